@@ -1,0 +1,2 @@
+//! The `streamerson` command.
+fn main() {}

@@ -1,0 +1,435 @@
+//! A consumer group: who holds which message, since when, and who may take it over.
+//!
+//! Pure: positions and `now` in, decisions out. The in-memory and the embedded broker drive it; Redis implements the
+//! same rules with its pending entries list.
+
+use std::collections::BTreeMap;
+
+use crate::time::Millis;
+use crate::{Name, Position};
+
+/// The state of one consumer group of one topic.
+///
+/// ```
+/// use streamerson_core::group::Group;
+/// use streamerson_core::{Name, Position};
+///
+/// let (ada, bob) = (Name::new("ada")?, Name::new("bob")?);
+/// let mut group = Group::new(Position::ZERO);
+/// group.deliver(&ada, Position::new(1, 0), 0);
+///
+/// // Silent for a whole lease of 5000 ms: bob takes it over. The first to settle wins.
+/// let taken = group.take_over(&bob, 5000, 5000, 10);
+/// assert_eq!(taken[0].attempt, 2);
+/// assert!(group.settle(Position::new(1, 0)).is_some());
+/// assert!(group.settle(Position::new(1, 0)).is_none());
+/// # Ok::<(), streamerson_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    cursor: Position,
+    held: BTreeMap<Position, Held>,
+    members: BTreeMap<Name, Millis>,
+    /// No delivery was touched before this: lets a member skip the search for silent holders.
+    oldest_touch: Millis,
+    /// No retry is due before this.
+    earliest_due: Millis,
+}
+
+/// A message delivered and not settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Who holds it.
+    pub member: Name,
+    /// The holder's last sign of life for it.
+    pub touched: Millis,
+    /// How often it has been delivered.
+    pub attempt: u32,
+    /// Who may have it next, when the holder has given it up.
+    pub state: Holding,
+}
+
+/// Whether a held message is being worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holding {
+    /// Its holder works on it, or died.
+    Working,
+    /// Given back: for anyone, once this time has come.
+    Released {
+        /// Not before.
+        due: Millis,
+    },
+}
+
+/// A message given to a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// Which message.
+    pub position: Position,
+    /// How often it has been delivered, this time included.
+    pub attempt: u32,
+}
+
+const NEVER: Millis = Millis::MAX;
+
+impl Group {
+    /// A group that has everything after `cursor` before it.
+    pub fn new(cursor: Position) -> Group {
+        Group {
+            cursor,
+            held: BTreeMap::new(),
+            members: BTreeMap::new(),
+            oldest_touch: NEVER,
+            earliest_due: NEVER,
+        }
+    }
+
+    /// The newest position delivered.
+    pub fn cursor(&self) -> Position {
+        self.cursor
+    }
+
+    /// Where the first unprocessed message stands or would stand: everything before it may be trimmed.
+    pub fn first_unprocessed(&self) -> Position {
+        match self.held.first_key_value() {
+            Some((first, _)) => *first,
+            None => self.cursor.successor(0),
+        }
+    }
+
+    /// Notes a sign of life of `member`.
+    pub fn seen(&mut self, member: &Name, now: Millis) {
+        match self.members.get_mut(member) {
+            Some(at) => *at = now,
+            None => {
+                self.members.insert(member.clone(), now);
+            }
+        }
+    }
+
+    /// Gives `member` the message at `position`, which comes after the cursor.
+    pub fn deliver(&mut self, member: &Name, position: Position, now: Millis) -> Grant {
+        debug_assert!(position > self.cursor, "{position} was delivered before");
+        self.cursor = position;
+        self.hold(position, member, now, 1)
+    }
+
+    /// Puts back a delivery as it was before [`Group::settle`]; also restores one from storage.
+    pub fn restore(&mut self, position: Position, held: Held) {
+        match held.state {
+            Holding::Working => self.oldest_touch = self.oldest_touch.min(held.touched),
+            Holding::Released { due } => self.earliest_due = self.earliest_due.min(due),
+        }
+        self.cursor = self.cursor.max(position);
+        self.held.insert(position, held);
+    }
+
+    /// Gives `member` up to `max` messages, oldest first, that were given back or whose holder was silent for `lease`.
+    pub fn take_over(
+        &mut self,
+        member: &Name,
+        now: Millis,
+        lease: Millis,
+        max: usize,
+    ) -> Vec<Grant> {
+        if self.next_claim(lease).is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        let free: Vec<(Position, u32)> = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.claimable(lease) <= now)
+            .take(max)
+            .map(|(position, held)| (*position, held.attempt))
+            .collect();
+        let grants = free
+            .into_iter()
+            .map(|(position, attempt)| self.hold(position, member, now, attempt.saturating_add(1)))
+            .collect();
+        self.measure();
+        grants
+    }
+
+    /// Gives `member` the message at `position`, if it is held by anyone and was silent for at least `idle`, whatever
+    /// its due time. Counts as a delivery only if `count`.
+    pub fn claim(
+        &mut self,
+        member: &Name,
+        position: Position,
+        now: Millis,
+        idle: Millis,
+        count: bool,
+    ) -> Option<Grant> {
+        let held = self.held.get(&position)?;
+        if held.touched.saturating_add(idle) > now {
+            return None;
+        }
+        let attempt = held.attempt.saturating_add(count.into());
+        Some(self.hold(position, member, now, attempt))
+    }
+
+    /// When [`Group::take_over`] may next have something to give; never late, at times early.
+    pub fn next_claim(&self, lease: Millis) -> Option<Millis> {
+        let next = self
+            .oldest_touch
+            .saturating_add(lease)
+            .min(self.earliest_due);
+        (next != NEVER && !self.held.is_empty()).then_some(next)
+    }
+
+    /// Ends the delivery of the message at `position`, whoever holds it: the first to settle wins. `None`: it was
+    /// settled before, or never delivered.
+    pub fn settle(&mut self, position: Position) -> Option<Held> {
+        self.held.remove(&position)
+    }
+
+    /// Gives the message back, for anyone, once `due`. Only for its holder: who was replaced must not disturb the new one.
+    pub fn retry(&mut self, member: &Name, position: Position, due: Millis) -> bool {
+        match self.held.get_mut(&position) {
+            Some(held) if held.member == *member && held.state == Holding::Working => {
+                held.state = Holding::Released { due };
+                self.earliest_due = self.earliest_due.min(due);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A sign of life of `member` for what it still holds of `positions`.
+    pub fn extend(&mut self, member: &Name, positions: &[Position], now: Millis) {
+        self.seen(member, now);
+        for position in positions {
+            if let Some(held) = self.held.get_mut(position)
+                && held.member == *member
+                && held.state == Holding::Working
+            {
+                held.touched = now;
+            }
+        }
+        self.measure();
+    }
+
+    /// Removes `member`: all it holds is for anyone, at once. Answers whether it held anything.
+    pub fn leave(&mut self, member: &Name, now: Millis) -> bool {
+        self.members.remove(member);
+        let mut released = false;
+        for held in self.held.values_mut() {
+            if held.member == *member && held.state == Holding::Working {
+                held.state = Holding::Released { due: now };
+                released = true;
+            }
+        }
+        self.measure();
+        released
+    }
+
+    /// Forgets deliveries before `boundary`, whose messages are gone. Answers how many there were.
+    pub fn forget_before(&mut self, boundary: Position) -> u64 {
+        let kept = self.held.split_off(&boundary);
+        std::mem::replace(&mut self.held, kept).len() as u64
+    }
+
+    /// Moves on to `cursor`, backwards too. What is held stays held.
+    pub fn seek(&mut self, cursor: Position) {
+        self.cursor = cursor;
+    }
+
+    /// Everything delivered and not settled, oldest first.
+    pub fn held(&self) -> impl DoubleEndedIterator<Item = (Position, &Held)> {
+        self.held.iter().map(|(position, held)| (*position, held))
+    }
+
+    /// The delivery of the message at `position`.
+    pub fn holding(&self, position: Position) -> Option<&Held> {
+        self.held.get(&position)
+    }
+
+    /// How many messages are delivered and not settled.
+    pub fn pending(&self) -> usize {
+        self.held.len()
+    }
+
+    /// The members and their last signs of life, by name.
+    pub fn members(&self) -> impl Iterator<Item = (&Name, Millis)> {
+        self.members.iter().map(|(name, seen)| (name, *seen))
+    }
+
+    fn hold(&mut self, position: Position, member: &Name, now: Millis, attempt: u32) -> Grant {
+        let held = Held {
+            member: member.clone(),
+            touched: now,
+            attempt,
+            state: Holding::Working,
+        };
+        self.oldest_touch = self.oldest_touch.min(now);
+        self.held.insert(position, held);
+        self.seen(member, now);
+        Grant { position, attempt }
+    }
+
+    /// Sets the two lower bounds to what they are.
+    fn measure(&mut self) {
+        self.oldest_touch = NEVER;
+        self.earliest_due = NEVER;
+        for held in self.held.values() {
+            match held.state {
+                Holding::Working => self.oldest_touch = self.oldest_touch.min(held.touched),
+                Holding::Released { due } => self.earliest_due = self.earliest_due.min(due),
+            }
+        }
+    }
+}
+
+impl Held {
+    fn claimable(&self, lease: Millis) -> Millis {
+        match self.state {
+            Holding::Working => self.touched.saturating_add(lease),
+            Holding::Released { due } => due,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LEASE: Millis = 5000;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn at(n: u64) -> Position {
+        Position::new(n, 0)
+    }
+
+    #[test]
+    fn a_living_holder_keeps_its_messages() {
+        let (ada, bob) = (name("ada"), name("bob"));
+        let mut group = Group::new(Position::ZERO);
+        group.deliver(&ada, at(1), 0);
+        group.extend(&ada, &[at(1)], 4000);
+        assert_eq!(group.take_over(&bob, 8999, LEASE, 10), []);
+        assert_eq!(group.take_over(&bob, 9000, LEASE, 10).len(), 1);
+    }
+
+    #[test]
+    fn a_stale_sign_of_life_does_not_take_a_message_back() {
+        let (ada, bob) = (name("ada"), name("bob"));
+        let mut group = Group::new(Position::ZERO);
+        group.deliver(&ada, at(1), 0);
+        group.take_over(&bob, LEASE, LEASE, 10);
+        group.extend(&ada, &[at(1)], LEASE + 4000);
+        assert_eq!(group.take_over(&ada, 2 * LEASE, LEASE, 10).len(), 1);
+    }
+
+    #[test]
+    fn only_the_holder_may_ask_for_a_retry() {
+        let (ada, bob) = (name("ada"), name("bob"));
+        let mut group = Group::new(Position::ZERO);
+        group.deliver(&ada, at(1), 0);
+        group.take_over(&bob, LEASE, LEASE, 10);
+        assert!(!group.retry(&ada, at(1), 0));
+        assert!(group.retry(&bob, at(1), LEASE + 100));
+        assert_eq!(group.take_over(&ada, LEASE + 99, LEASE, 10), []);
+        assert_eq!(group.take_over(&ada, LEASE + 100, LEASE, 10)[0].attempt, 3);
+    }
+
+    #[test]
+    fn leaving_gives_everything_back_at_once() {
+        let (ada, bob) = (name("ada"), name("bob"));
+        let mut group = Group::new(Position::ZERO);
+        group.deliver(&ada, at(1), 0);
+        group.deliver(&ada, at(2), 0);
+        assert!(group.leave(&ada, 10));
+        assert_eq!(group.take_over(&bob, 10, LEASE, 1).len(), 1);
+        assert_eq!(group.take_over(&bob, 10, LEASE, 1).len(), 1);
+        assert_eq!(group.members().count(), 1);
+    }
+
+    #[test]
+    fn the_first_unprocessed_message_is_the_oldest_held() {
+        let ada = name("ada");
+        let mut group = Group::new(Position::ZERO);
+        group.deliver(&ada, at(1), 0);
+        group.deliver(&ada, at(2), 0);
+        group.settle(at(2));
+        assert_eq!(group.first_unprocessed(), at(1));
+        group.settle(at(1));
+        assert_eq!(group.first_unprocessed(), Position::new(2, 1));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Deliver(usize),
+        TakeOver(usize),
+        Settle(u64),
+        Retry(usize, u64, u64),
+        Extend(usize, u64),
+        Leave(usize),
+        Pass(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0usize..3).prop_map(Step::Deliver),
+            (0usize..3).prop_map(Step::TakeOver),
+            (1u64..30).prop_map(Step::Settle),
+            (0usize..3, 1u64..30, 0u64..10_000).prop_map(|(m, p, d)| Step::Retry(m, p, d)),
+            (0usize..3, 1u64..30).prop_map(|(m, p)| Step::Extend(m, p)),
+            (0usize..3).prop_map(Step::Leave),
+            (0u64..6000).prop_map(Step::Pass),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens: a message is settled at most once, its attempts only grow, no one gets a message whose
+        /// holder showed life within the lease, and `next_claim` is never late.
+        #[test]
+        fn rules_hold_over_any_schedule(steps in proptest::collection::vec(step(), 0..300)) {
+            let members = [name("a"), name("b"), name("c")];
+            let mut group = Group::new(Position::ZERO);
+            let mut now = 0;
+            let mut delivered = 0;
+            let mut settled = std::collections::BTreeSet::new();
+            for step in steps {
+                match step {
+                    Step::Deliver(m) => {
+                        delivered += 1;
+                        group.deliver(&members[m], at(delivered), now);
+                    }
+                    Step::TakeOver(m) => {
+                        let before = group.clone();
+                        let due: Vec<Position> = before
+                            .held()
+                            .filter(|(_, held)| held.claimable(LEASE) <= now)
+                            .map(|(position, _)| position)
+                            .collect();
+                        if !due.is_empty() {
+                            prop_assert!(before.next_claim(LEASE).unwrap() <= now);
+                        }
+                        let grants = group.take_over(&members[m], now, LEASE, usize::MAX);
+                        prop_assert_eq!(grants.iter().map(|g| g.position).collect::<Vec<_>>(), due);
+                        for grant in grants {
+                            prop_assert_eq!(grant.attempt, before.holding(grant.position).unwrap().attempt + 1);
+                        }
+                    }
+                    Step::Settle(p) => {
+                        let won = group.settle(at(p)).is_some();
+                        prop_assert!(!won || settled.insert(p), "{} settled twice", p);
+                    }
+                    Step::Retry(m, p, delay) => {
+                        group.retry(&members[m], at(p), now + delay);
+                    }
+                    Step::Extend(m, p) => group.extend(&members[m], &[at(p)], now),
+                    Step::Leave(m) => {
+                        group.leave(&members[m], now);
+                    }
+                    Step::Pass(ms) => now += ms,
+                }
+                prop_assert_eq!(group.pending() as u64 + settled.len() as u64, delivered);
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The vocabulary of Streamerson, and every decision that needs no I/O.
+//!
+//! * [`message`], [`meta`], [`topic`], [`position`]: what travels, and where it stands.
+//! * [`broker`]: the contract every backend keeps, small enough to read in one sitting.
+//! * [`group`], [`pending`], [`retry`], [`retention`]: pure state machines; inputs and `now` in, decisions out.
+//! * [`memory`]: the in-memory broker, the executable specification of the contract.
+//! * [`error`]: failures, named by what the caller does next.
+//!
+//! Nothing here opens a socket or a file. Only [`memory`] waits, and only for other tasks.
+
+pub mod broker;
+pub mod dead_letter;
+pub mod durability;
+pub mod error;
+pub mod group;
+pub mod memory;
+pub mod message;
+pub mod meta;
+pub mod pending;
+pub mod position;
+pub mod retention;
+pub mod retry;
+pub mod stats;
+pub mod time;
+pub mod topic;
+
+pub use broker::{
+    Append, Broker, Delivery, Entry, Inbox, Member, Membership, Outcome, Reader, Receipt,
+    Settlement, Settler,
+};
+pub use durability::Durability;
+pub use error::{Error, ErrorKind, Result};
+pub use message::Message;
+pub use meta::Meta;
+pub use position::{Position, Start};
+pub use topic::{Name, Topic};

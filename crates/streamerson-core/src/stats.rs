@@ -1,0 +1,67 @@
+//! What can be seen of a topic and its groups.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::Position;
+
+/// A topic, as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct TopicStats {
+    /// Messages held.
+    pub length: u64,
+    /// Position of the oldest message held.
+    #[serde(serialize_with = "as_text")]
+    pub first: Option<Position>,
+    /// Position of the newest message ever appended.
+    #[serde(serialize_with = "as_text")]
+    pub last: Option<Position>,
+    /// Its groups, by name.
+    pub groups: Vec<GroupStats>,
+}
+
+/// A consumer group, as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GroupStats {
+    /// Its name.
+    pub name: String,
+    /// The newest position delivered.
+    #[serde(serialize_with = "as_text")]
+    pub cursor: Option<Position>,
+    /// Messages not delivered yet; absent when the broker cannot tell.
+    pub lag: Option<u64>,
+    /// Messages delivered and not settled.
+    pub pending: u64,
+    /// The oldest position delivered and not settled.
+    #[serde(serialize_with = "as_text")]
+    pub oldest_pending: Option<Position>,
+    /// Its members, by name.
+    pub members: Vec<MemberStats>,
+}
+
+/// A member of a group, as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MemberStats {
+    /// Its name.
+    pub name: String,
+    /// Deliveries it holds.
+    pub pending: u64,
+    /// Time since its last sign of life.
+    #[serde(rename = "idle_ms", serialize_with = "as_ms")]
+    pub idle: Duration,
+}
+
+fn as_text<S: serde::Serializer>(
+    position: &Option<Position>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match position {
+        Some(position) => serializer.collect_str(position),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn as_ms<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(duration.as_millis() as u64)
+}

@@ -1,0 +1,1 @@
+//! HTTP gateway for Streamerson: a library that mounts into an axum or tower app

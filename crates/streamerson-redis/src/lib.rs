@@ -1,0 +1,1 @@
+//! Redis and Valkey Streams broker for Streamerson

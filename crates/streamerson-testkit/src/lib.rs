@@ -1,0 +1,1 @@
+//! Broker conformance suite, fault injection and private test servers for Streamerson

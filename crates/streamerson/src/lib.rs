@@ -1,0 +1,1 @@
+//! Handlers, extractors, workers and clients over durable streams
