@@ -138,8 +138,8 @@ impl Membership {
 /// Dropping a member is as if it crashed: what it held goes to others, at once where the broker can tell, otherwise
 /// when the lease has run out.
 pub trait Member: Send {
-    /// Waits until there is work, and answers up to `max` deliveries (at least one): those that others gave up first,
-    /// then new ones. Safe to cancel: what was taken meanwhile is answered by the next call.
+    /// Waits until there is work, and answers up to `max` deliveries (at least one): what others gave up first, where
+    /// the broker has noticed it, then new ones. Safe to cancel: what was taken meanwhile is answered by the next call.
     ///
     /// An entry that is not a message is moved to the dead letters by the broker, and not delivered.
     fn next(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>>>;

@@ -110,6 +110,11 @@ impl Shared {
 }
 
 impl TopicState {
+    /// A topic begins with its first message or its first group; a reader that waits for it does not make it one.
+    fn exists(&self) -> bool {
+        self.last > Position::ZERO || !self.groups.is_empty()
+    }
+
     fn resolve(&self, start: Start) -> Position {
         match start {
             Start::Earliest => Position::ZERO,
@@ -282,9 +287,12 @@ impl Broker for MemoryBroker {
     fn topics(&self) -> BoxFuture<'_, Result<Vec<Topic>>> {
         let topics = self.shared.topics.lock();
         let visible = topics
-            .keys()
-            .filter(|topic| !topic.is_inbox() && !topic.is_dead_letters());
-        std::future::ready(Ok(visible.cloned().collect())).boxed()
+            .iter()
+            .filter(|(topic, state)| {
+                state.exists() && !topic.is_inbox() && !topic.is_dead_letters()
+            })
+            .map(|(topic, _)| topic.clone());
+        std::future::ready(Ok(visible.collect())).boxed()
     }
 
     fn stats<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<TopicStats>> {
@@ -292,6 +300,7 @@ impl Broker for MemoryBroker {
         let topics = self.shared.topics.lock();
         let stats = topics
             .get(topic)
+            .filter(|state| state.exists())
             .map(|state| state.stats(now))
             .ok_or_else(|| {
                 Error::new(

@@ -139,6 +139,10 @@ impl Meta {
         if meta.is_empty() {
             return Ok(None);
         }
+        if meta.trim_ascii_start().first() != Some(&b'{') {
+            // The derived reader would take an array for the object.
+            return Err(invalid(serde::de::Error::custom("not an object")));
+        }
         serde_json::from_slice(meta)
             .map(|deadline: Deadline| deadline.exp)
             .map_err(invalid)
@@ -266,6 +270,12 @@ mod tests {
             let _ = Meta::decode(&bytes);
             let _ = Meta::deadline(&bytes);
         }
+    }
+
+    #[test]
+    fn a_deadline_is_read_from_an_object_only() {
+        assert!(Meta::deadline(b"[5]").is_err());
+        assert_eq!(Meta::deadline(b" {\"exp\":5}").unwrap(), Some(5));
     }
 
     #[test]

@@ -75,6 +75,11 @@ impl<W> PendingReplies<W> {
         Some(waiter)
     }
 
+    /// Whether somebody still waits for `id`.
+    pub fn contains(&self, id: &str) -> bool {
+        self.waiters.contains_key(id)
+    }
+
     /// Removes and answers every waiter whose deadline has come.
     pub fn expire(&mut self, now: Instant) -> Vec<W> {
         let mut expired = Vec::new();

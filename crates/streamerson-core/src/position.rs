@@ -73,14 +73,20 @@ impl FromStr for Position {
     /// Parses `MS-SEQ`, or `MS` alone as `MS-0`.
     fn from_str(text: &str) -> Result<Position> {
         let (major, minor) = text.split_once('-').unwrap_or((text, "0"));
-        match (major.parse(), minor.parse()) {
-            (Ok(major), Ok(minor)) => Ok(Position { major, minor }),
+        match (number(major), number(minor)) {
+            (Some(major), Some(minor)) => Ok(Position { major, minor }),
             _ => Err(Error::invalid(
                 "invalid-position",
                 format!("position {text:?} is not of the form MS-SEQ, for example 1763900000000-0"),
             )),
         }
     }
+}
+
+/// Digits only: the parser of the standard library takes a sign too, which no broker writes.
+fn number(text: &str) -> Option<u64> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().ok())?
 }
 
 /// Where a reader, or a new consumer group, begins.

@@ -20,7 +20,8 @@ pub struct Retention {
 pub struct Trimmed {
     /// Messages removed.
     pub removed: u64,
-    /// Of these, messages that some group had not processed: lost. Only with [`Retention::force`].
+    /// Of these, messages that some group had not processed, or that there was no group to process: lost. Only with
+    /// [`Retention::force`].
     pub lost: u64,
 }
 

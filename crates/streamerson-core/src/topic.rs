@@ -56,7 +56,7 @@ impl Topic {
 
     /// Whether this is an inbox: bounded, expiring, and not for the public.
     pub fn is_inbox(&self) -> bool {
-        self.0.starts_with(INBOX)
+        self.0.starts_with(INBOX) && !self.is_dead_letters()
     }
 
     /// The name as text.
