@@ -1,0 +1,15 @@
+//! `cargo xtask test`.
+
+use anyhow::Result;
+
+use crate::command::{self, cargo};
+use crate::packages::{self, PYTHON, REDIS};
+
+/// Runs the tests of every crate. They start private servers on free ports, so nothing that runs
+/// on this machine is touched.
+pub(crate) fn run() -> Result<()> {
+    packages::ensure(&[REDIS, PYTHON])?;
+    command::run(&mut cargo(["test", "--workspace", "--all-features"]))?;
+    eprintln!("cargo xtask test: all tests passed");
+    Ok(())
+}
