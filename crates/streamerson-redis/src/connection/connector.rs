@@ -1,0 +1,128 @@
+//! Opening a connection: socket, TLS, user, database.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rustls::ClientConfig;
+use streamerson_core::{Error, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::Answer;
+use super::socket::{self, Socket};
+use super::tls;
+use crate::error;
+use crate::target::{Address, Target};
+use crate::wire::{Request, Scan};
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens connections to one Redis.
+pub(crate) struct Connector {
+    target: Target,
+    tls: Option<Arc<ClientConfig>>,
+    database: Option<String>,
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.target.fmt(f)
+    }
+}
+
+impl Connector {
+    pub(crate) fn new(target: Target) -> Result<Connector> {
+        let tls = match &target.address {
+            Address::Tcp {
+                tls: Some(files), ..
+            } => Some(tls::configure(files)?),
+            _ => None,
+        };
+        let database = (target.database != 0).then(|| target.database.to_string());
+        Ok(Connector {
+            target,
+            tls,
+            database,
+        })
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// A connection on which Redis answers commands. Nothing but the introduction was sent on it.
+    pub(crate) async fn open(&self) -> Result<Socket> {
+        let opening = async {
+            let mut socket = socket::connect(&self.target.address, self.tls.as_ref())
+                .await
+                .map_err(|error| self.unreachable(error))?;
+            self.introduce(&mut socket).await?;
+            Ok(socket)
+        };
+        tokio::time::timeout(TIMEOUT, opening)
+            .await
+            .unwrap_or_else(|_| Err(self.unreachable("no answer within 5 s")))
+    }
+
+    async fn introduce(&self, socket: &mut Socket) -> Result<()> {
+        let commands = self.introduction();
+        let mut request = Request::default();
+        for command in &commands {
+            request.command(command);
+        }
+        for chunk in request.into_chunks() {
+            let written = socket.write_all(&chunk).await;
+            written.map_err(|error| self.unreachable(error))?;
+        }
+        let flushed = socket.flush().await;
+        flushed.map_err(|error| self.unreachable(error))?;
+
+        let mut answer = self.replies(socket, commands.len()).await?;
+        for command in &commands {
+            let reply = answer.next(format_args!("connecting to {}", self.target));
+            // The name is a courtesy: a server that does not take it serves as well.
+            if command.first() != Some(&"CLIENT") {
+                reply?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn replies(&self, socket: &mut Socket, count: usize) -> Result<Answer> {
+        let mut scan = Scan::of(count);
+        let mut buffer = BytesMut::new();
+        while scan.advance(&buffer)?.is_none() {
+            let closed = match socket.read_buf(&mut buffer).await {
+                Ok(0) => "it was closed at once; is TLS expected, or not expected, there?".into(),
+                Ok(_) => continue,
+                Err(error) => error.to_string(),
+            };
+            // Redis may have said why before it closed.
+            return Ok(Answer::partial(buffer.freeze(), self.unreachable(closed)));
+        }
+        Ok(Answer::whole(buffer.freeze()))
+    }
+
+    /// Who we are. Ends with PING, which a Redis that still loads its data refuses.
+    fn introduction(&self) -> Vec<Vec<&str>> {
+        let mut commands = Vec::new();
+        match (&self.target.user, &self.target.password) {
+            (Some(user), password) => {
+                commands.push(vec!["AUTH", user, password.as_deref().unwrap_or_default()]);
+            }
+            (None, Some(password)) => commands.push(vec!["AUTH", password]),
+            (None, None) => {}
+        }
+        commands.push(vec!["CLIENT", "SETNAME", "streamerson"]);
+        if let Some(database) = &self.database {
+            commands.push(vec!["SELECT", database]);
+        }
+        commands.push(vec!["PING"]);
+        commands
+    }
+
+    fn unreachable(&self, reason: impl fmt::Display) -> Error {
+        error::unreachable(&self.target, reason)
+    }
+}

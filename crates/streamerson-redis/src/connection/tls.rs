@@ -1,0 +1,61 @@
+//! TLS: which certificates are trusted, and which one is shown.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use streamerson_core::{Error, Result};
+
+use crate::target::TlsFiles;
+
+/// The configuration for `files`, with the provider passed explicitly: a process may have installed another, or none.
+pub(crate) fn configure(files: &TlsFiles) -> Result<Arc<ClientConfig>> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| invalid(&error.to_string()))?
+        .with_root_certificates(roots(files)?);
+    let config = match (&files.cert, &files.key) {
+        (Some(cert), Some(key)) => {
+            let chain = certificates(cert)?;
+            let key = PrivateKeyDer::from_pem_file(key)
+                .map_err(|error| unreadable(key, &error.to_string()))?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| invalid(&error.to_string()))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
+}
+
+fn roots(files: &TlsFiles) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    let trusted = match &files.ca {
+        Some(ca) => certificates(ca)?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    roots.add_parsable_certificates(trusted);
+    if roots.is_empty() {
+        return Err(invalid(
+            "no trusted certificate was found; install the system's certificates or name a file with ?ca=",
+        ));
+    }
+    Ok(roots)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| unreadable(path, &error.to_string()))
+}
+
+fn unreadable(path: &Path, reason: &str) -> Error {
+    invalid(&format!("{} cannot be used: {reason}", path.display()))
+}
+
+fn invalid(reason: &str) -> Error {
+    Error::invalid("invalid-tls-setting", format!("TLS to Redis: {reason}"))
+}

@@ -1,0 +1,257 @@
+//! Failures of Redis, named by what the caller does next: the one table.
+
+use std::fmt::Display;
+
+use streamerson_core::{Error, ErrorKind};
+
+use crate::target::Target;
+use crate::wire::Malformed;
+
+/// A group, or its topic, is gone.
+pub(crate) const GROUP_LOST: &str = "group-lost";
+
+struct Rule {
+    begins: &'static str,
+    kind: ErrorKind,
+    code: &'static str,
+    remedy: &'static str,
+}
+
+const fn rule(
+    begins: &'static str,
+    kind: ErrorKind,
+    code: &'static str,
+    remedy: &'static str,
+) -> Rule {
+    Rule {
+        begins,
+        kind,
+        code,
+        remedy,
+    }
+}
+
+use ErrorKind::{Internal, Invalid, NotFound, Unavailable};
+
+/// What Redis says first, and what it means. Redis answers each of these before it has done anything, so
+/// `Unavailable` is true: nothing happened. The first match counts.
+const RULES: &[Rule] = &[
+    rule(
+        "OOM ",
+        Unavailable,
+        "broker-out-of-memory",
+        "Redis has reached maxmemory: trim topics, or raise maxmemory",
+    ),
+    rule(
+        "READONLY ",
+        Unavailable,
+        "broker-read-only",
+        "this Redis is a replica: connect to the primary, or promote this one",
+    ),
+    rule(
+        "WRONGTYPE ",
+        Invalid,
+        "wrong-type",
+        "something else is stored under the key of this topic: choose another namespace or topic, or remove that key",
+    ),
+    rule(
+        "NOGROUP ",
+        NotFound,
+        GROUP_LOST,
+        "the group or its topic was deleted: its members create it again when they next ask for work",
+    ),
+    // What a read that waits is told by Redis before version 7 when its stream is deleted.
+    rule(
+        "UNBLOCKED ",
+        NotFound,
+        GROUP_LOST,
+        "the topic was deleted: the members of the group create it again when they next ask for work",
+    ),
+    rule(
+        "NOAUTH ",
+        Invalid,
+        "authentication-required",
+        "give user and password in the URL: redis://USER:PASSWORD@HOST",
+    ),
+    rule(
+        "WRONGPASS ",
+        Invalid,
+        "authentication-failed",
+        WRONG_PASSWORD,
+    ),
+    rule(
+        "ERR invalid password",
+        Invalid,
+        "authentication-failed",
+        WRONG_PASSWORD,
+    ),
+    rule(
+        "ERR AUTH",
+        Invalid,
+        "authentication-failed",
+        "this Redis has no password: remove it from the URL, or set requirepass",
+    ),
+    rule(
+        "NOPERM ",
+        Invalid,
+        "permission-denied",
+        "the ACL of this user is too narrow: allow the keys of the namespace, and +@stream +@scripting +@keyspace +@sortedset +@connection +info",
+    ),
+    rule(
+        "DENIED ",
+        Invalid,
+        "protected-mode",
+        "Redis accepts only local connections: set a password, or protected-mode no in a private network",
+    ),
+    rule(
+        "LOADING ",
+        Unavailable,
+        "broker-loading",
+        "Redis is reading its data from disk: try again in a moment",
+    ),
+    rule(
+        "BUSY ",
+        Unavailable,
+        "broker-busy",
+        "a script blocks Redis: wait, or stop it with SCRIPT KILL",
+    ),
+    rule(
+        "MISCONF ",
+        Unavailable,
+        "broker-cannot-persist",
+        "Redis cannot write to its disk: look at its log and the free space",
+    ),
+    rule(
+        "MASTERDOWN ",
+        Unavailable,
+        "broker-read-only",
+        "this Redis is a replica that has lost its primary: connect to the primary",
+    ),
+    rule(
+        "NOREPLICAS ",
+        Unavailable,
+        "broker-without-replicas",
+        "Redis has fewer good replicas than min-replicas-to-write asks for: look at the replicas",
+    ),
+    rule(
+        "ERR max number of clients reached",
+        Unavailable,
+        "broker-full",
+        "Redis has reached maxclients: raise it, or run fewer processes",
+    ),
+    rule(
+        "CLUSTERDOWN ",
+        Unavailable,
+        "broker-cluster",
+        "the Redis cluster is not complete",
+    ),
+    rule("MOVED ", Invalid, "broker-cluster", NO_CLUSTER),
+    rule("ASK ", Invalid, "broker-cluster", NO_CLUSTER),
+    rule("CROSSSLOT ", Invalid, "broker-cluster", NO_CLUSTER),
+    rule(
+        "ERR DB index is out of range",
+        Invalid,
+        "invalid-database",
+        "choose a database below the databases setting of Redis (16 by default)",
+    ),
+    rule(
+        "ERR SELECT is not allowed in cluster mode",
+        Invalid,
+        "broker-cluster",
+        NO_CLUSTER,
+    ),
+    rule(
+        "ERR unknown command",
+        Invalid,
+        "broker-too-old",
+        "Redis 6.2 or later, or Valkey, is needed, with none of its stream and script commands disabled",
+    ),
+];
+
+const WRONG_PASSWORD: &str = "check user and password in the URL";
+const NO_CLUSTER: &str = "Redis Cluster is not supported: use a standalone Redis or Valkey";
+
+/// The meaning of an error that the server answered to `what`.
+pub(crate) fn refused(answer: &[u8], what: impl Display) -> Error {
+    let text = String::from_utf8_lossy(answer);
+    let text = raised(&text);
+    match RULES.iter().find(|rule| text.starts_with(rule.begins)) {
+        Some(rule) => Error::new(
+            rule.kind,
+            rule.code,
+            format!("{what}: {}; {}", text.trim_end_matches('.'), rule.remedy),
+        ),
+        None => Error::new(Internal, "unexpected-refusal", format!("{what}: {text}")),
+    }
+}
+
+/// Redis before version 7 wraps what a script ran into: `ERR Error running script (…): … -READONLY …`.
+fn raised(text: &str) -> &str {
+    if !text.starts_with("ERR Error running script") {
+        return text;
+    }
+    text.split_once(": -").map_or(text, |(_, raised)| raised)
+}
+
+/// No connection: nothing was sent.
+pub(crate) fn unreachable(target: &Target, reason: impl Display) -> Error {
+    Error::unavailable(
+        "broker-unreachable",
+        format!("no connection to {target}: {reason}"),
+    )
+}
+
+/// The connection broke, or stayed silent, after something may have been sent.
+pub(crate) fn lost(target: &Target, reason: impl Display) -> Error {
+    Error::unknown(
+        "answer-lost",
+        format!("the answer of {target} was lost: {reason}; what was asked for may have happened"),
+    )
+}
+
+/// An answer that this version does not understand.
+pub(crate) fn unexpected(what: impl Display) -> Error {
+    Error::new(
+        Internal,
+        "unexpected-reply",
+        format!("the reply to {what} is not what Redis documents: is there a proxy in between?"),
+    )
+}
+
+impl From<Malformed> for Error {
+    fn from(_: Malformed) -> Error {
+        unexpected("a command")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_script_of_redis_6_ran_into_is_found() {
+        let answer = b"ERR Error running script (call to f_8f): @user_script:20: @user_script: 20: -READONLY You can't write against a read only replica.";
+        assert_eq!(refused(answer, "settle").code(), "broker-read-only");
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_told_whole() {
+        let error = refused(b"ERR something new", "append to orders");
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert!(
+            error
+                .detail()
+                .contains("append to orders: ERR something new")
+        );
+    }
+
+    #[test]
+    fn no_rule_hides_a_later_one() {
+        for (at, rule) in RULES.iter().enumerate() {
+            let first = RULES
+                .iter()
+                .position(|other| rule.begins.starts_with(other.begins));
+            assert_eq!(first, Some(at), "{}", rule.begins);
+        }
+    }
+}
