@@ -1,0 +1,262 @@
+//! The client: sends messages, and requests answers within a deadline.
+//!
+//! One inbox per client, whatever the number of requests. Three tasks: one sends what is queued, in batches with one
+//! in flight ([`sender`]); one reads the answers ([`inbox`]); one lets deadlines pass ([`replies`]).
+
+mod inbox;
+mod replies;
+mod request;
+mod sender;
+mod stats;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use parking_lot::Mutex;
+use streamerson_core::{Append, Broker, Error, ErrorKind, Message, Position, Result, Topic};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::draft::Draft;
+use replies::{Replies, closed};
+pub use request::{RequestBuilder, RequestError, SendBuilder};
+use sender::{Confirm, Outgoing};
+pub use stats::ClientStats;
+
+/// Messages that may be queued before senders have to wait.
+const QUEUE: usize = 4096;
+
+/// Sends messages, and requests answers. Clones share one inbox and one queue.
+///
+/// ```
+/// use std::time::Duration;
+/// use streamerson::{Client, RequestError, connect};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::open(connect("memory:").await?).await?;
+/// client.send("orders", "order.created").json(&serde_json::json!({ "id": 7 })).await?;
+///
+/// // Nobody works on this topic: the deadline passes.
+/// let outcome = client.request("orders", "order.count").timeout(Duration::from_millis(10)).await;
+/// assert_eq!(outcome.unwrap_err().code(), "no-reply-in-time");
+/// client.close().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+/// The bounds of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Requests that may wait for their answer at the same time; more are refused as `overloaded`. 10,000 by default.
+    pub max_in_flight: usize,
+    /// How long [`Client::request`] waits for an answer, unless told otherwise. 10 seconds by default.
+    pub timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            max_in_flight: 10_000,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    address: ByteString,
+    options: Options,
+    replies: Arc<Replies>,
+    outbox: mpsc::Sender<Outgoing>,
+    tasks: Mutex<Option<Tasks>>,
+}
+
+/// Dropped with the last client: the sender ends by itself once its queue is empty, the others at once.
+#[derive(Debug)]
+struct Tasks {
+    sender: JoinHandle<()>,
+    stop_sending: CancellationToken,
+    readers: [JoinHandle<()>; 2],
+    stop_reading: DropGuard,
+}
+
+impl Client {
+    /// Opens a client: its inbox, and the tasks that serve it.
+    pub async fn open(broker: Arc<dyn Broker>) -> Result<Client> {
+        Client::open_with(broker, Options::default()).await
+    }
+
+    /// Opens a client with other bounds.
+    pub async fn open_with(broker: Arc<dyn Broker>, options: Options) -> Result<Client> {
+        let inbox = broker.inbox().await?;
+        let replies = Arc::new(Replies::new(options.max_in_flight));
+        let (outbox, queue) = mpsc::channel(QUEUE);
+        let (stop_sending, stop_reading) = (CancellationToken::new(), CancellationToken::new());
+        let tasks = Tasks {
+            sender: tokio::spawn(sender::run(
+                broker,
+                replies.clone(),
+                queue,
+                stop_sending.clone(),
+            )),
+            stop_sending,
+            readers: [
+                tokio::spawn(inbox::run(
+                    inbox.reader,
+                    replies.clone(),
+                    stop_reading.clone(),
+                )),
+                tokio::spawn(replies::run_timer(replies.clone(), stop_reading.clone())),
+            ],
+            stop_reading: stop_reading.drop_guard(),
+        };
+        let shared = Shared {
+            address: inbox.address.to_byte_string(),
+            options,
+            replies,
+            outbox,
+            tasks: Mutex::new(Some(tasks)),
+        };
+        Ok(Client {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Begins a request of type `kind` to `topic`: await it for the answer.
+    pub fn request(
+        &self,
+        topic: impl Into<ByteString>,
+        kind: impl Into<ByteString>,
+    ) -> RequestBuilder<'_> {
+        RequestBuilder::new(self, Draft::new(topic, kind))
+    }
+
+    /// Begins a message of type `kind` to `topic`, which wants no answer: await it to send it.
+    pub fn send(
+        &self,
+        topic: impl Into<ByteString>,
+        kind: impl Into<ByteString>,
+    ) -> SendBuilder<'_> {
+        SendBuilder::new(self, Draft::new(topic, kind))
+    }
+
+    /// Sends `message` as it is, except for its `reply`, and waits until `deadline` for the answer; the lowest level,
+    /// for gateways. The deadline in its `meta` is the caller's to set.
+    ///
+    /// A failure of kind [`Unavailable`](ErrorKind::Unavailable) means that nothing was sent, and
+    /// [`Unknown`](ErrorKind::Unknown) that it may be handled all the same; with code `no-reply-in-time` the deadline
+    /// has passed. Safe to cancel: a request given up is not sent if it still was in the queue.
+    pub async fn dispatch(
+        &self,
+        topic: Topic,
+        mut message: Message,
+        deadline: Instant,
+    ) -> Result<Message> {
+        if deadline <= Instant::now() {
+            return Err(Error::unavailable(
+                "deadline-passed",
+                "the deadline passed before the request was sent; nothing happened",
+            ));
+        }
+        message.reply = self.shared.address.clone();
+        let id = message.correlation().clone();
+        let (waiter, mut answer) = oneshot::channel();
+        self.shared
+            .replies
+            .insert(id.clone(), deadline.into_std(), waiter)?;
+        let waiting = Waiting {
+            replies: &self.shared.replies,
+            id: Some(id.clone()),
+        };
+        let outgoing = Outgoing {
+            append: Append::new(topic, message),
+            confirm: Confirm::Request(id),
+        };
+        let answer = tokio::select! {
+            biased;
+            queued = self.shared.outbox.send(outgoing) => {
+                queued.map_err(|_| closed())?;
+                answer.await
+            }
+            // The deadline passed before there was room in the queue.
+            early = &mut answer => early,
+        };
+        waiting.ended();
+        answer.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Appends `message` to `topic` as it is, together with what else is queued; answers its position once it is stored.
+    ///
+    /// Dropping the future does not take a queued message back.
+    pub async fn append(&self, topic: Topic, message: Message) -> Result<Position> {
+        let (waiter, stored) = oneshot::channel();
+        let outgoing = Outgoing {
+            append: Append::new(topic, message),
+            confirm: Confirm::Stored(waiter),
+        };
+        self.shared
+            .outbox
+            .send(outgoing)
+            .await
+            .map_err(|_| closed())?;
+        stored.await.unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Unknown,
+                "append-unanswered",
+                "the broker did not say whether the message was stored",
+            ))
+        })
+    }
+
+    /// What this client and its clones have done so far.
+    pub fn stats(&self) -> ClientStats {
+        self.shared.replies.stats()
+    }
+
+    /// Refuses new messages, sends what is queued, waits for the answers to what is in flight, at most until their deadlines, and ends.
+    ///
+    /// For all clones: whoever comes later gets an error of kind [`Closed`](ErrorKind::Closed).
+    pub async fn close(&self) {
+        let Some(tasks) = self.shared.tasks.lock().take() else {
+            return;
+        };
+        tasks.stop_sending.cancel();
+        // A task that panicked has nothing left to wait for.
+        let _ = tasks.sender.await;
+        self.shared.replies.empty().await;
+        drop(tasks.stop_reading);
+        for reader in tasks.readers {
+            let _ = reader.await;
+        }
+        self.shared.replies.close();
+    }
+}
+
+/// Removes its waiter when the caller gives up.
+struct Waiting<'a> {
+    replies: &'a Replies,
+    id: Option<ByteString>,
+}
+
+impl Waiting<'_> {
+    /// The waiter was answered, and has left the table by that.
+    fn ended(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = &self.id {
+            self.replies.cancel(id);
+        }
+    }
+}

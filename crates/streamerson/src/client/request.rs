@@ -1,0 +1,132 @@
+//! Requests and messages, built step by step.
+
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use streamerson_core::{Error, Position, Result};
+
+use super::Client;
+use crate::draft::{Draft, payload_methods};
+use crate::{Deadline, Problem, Reply};
+
+/// A request in the making, from [`Client::request`]. Await it to send it and wait for the answer.
+///
+/// Safe to cancel: dropping the future gives the request up; it is not sent if it still was in the queue.
+#[derive(Debug)]
+#[must_use = "a request does nothing until it is awaited"]
+pub struct RequestBuilder<'a> {
+    client: &'a Client,
+    draft: Draft,
+    deadline: Deadline,
+    timeout: Option<Duration>,
+}
+
+impl<'a> RequestBuilder<'a> {
+    pub(super) fn new(client: &'a Client, draft: Draft) -> RequestBuilder<'a> {
+        RequestBuilder {
+            client,
+            draft,
+            deadline: Deadline::NONE,
+            timeout: None,
+        }
+    }
+
+    payload_methods!();
+
+    /// How long to wait for the answer, instead of the client's default. Within a handler the deadline of the message
+    /// being handled holds as well.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Until when to wait for the answer, when that is earlier than the timeout.
+    pub fn deadline(mut self, deadline: Deadline) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    async fn send(self) -> Result<Reply, RequestError> {
+        let timeout = self.timeout.unwrap_or(self.client.shared.options.timeout);
+        let deadline = Deadline::after(timeout)
+            .min(self.deadline)
+            .min(Deadline::inherited());
+        let mut draft = self.draft;
+        draft.meta.exp = deadline.unix_ms();
+        let append = draft.compose()?;
+        let until = tokio::time::Instant::now() + deadline.remaining().unwrap_or(timeout);
+        let message = self
+            .client
+            .dispatch(append.topic, append.message, until)
+            .await?;
+        Reply::from_message(&message)
+    }
+}
+
+impl<'a> IntoFuture for RequestBuilder<'a> {
+    type Output = Result<Reply, RequestError>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        self.send().boxed()
+    }
+}
+
+/// A message in the making, from [`Client::send`]. Await it to send it; the answer is its position in the topic.
+///
+/// Dropping the future does not take a queued message back.
+#[derive(Debug)]
+#[must_use = "a message is not sent until it is awaited"]
+pub struct SendBuilder<'a> {
+    client: &'a Client,
+    draft: Draft,
+}
+
+impl<'a> SendBuilder<'a> {
+    pub(super) fn new(client: &'a Client, draft: Draft) -> SendBuilder<'a> {
+        SendBuilder { client, draft }
+    }
+
+    payload_methods!();
+
+    /// When the message expires: after that it is not handled any more.
+    pub fn deadline(mut self, deadline: Deadline) -> Self {
+        self.draft.meta.exp = deadline.unix_ms();
+        self
+    }
+}
+
+impl<'a> IntoFuture for SendBuilder<'a> {
+    type Output = Result<Position>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        async move {
+            let append = self.draft.compose()?;
+            self.client.append(append.topic, append.message).await
+        }
+        .boxed()
+    }
+}
+
+/// Why a request has no good answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RequestError {
+    /// The worker answered with a failure.
+    #[error(transparent)]
+    Problem(#[from] Problem),
+    /// There is no answer: the kind of the error tells whether the request may have been handled.
+    #[error(transparent)]
+    Error(#[from] Error),
+}
+
+impl RequestError {
+    /// The stable code, for programs.
+    pub fn code(&self) -> &str {
+        match self {
+            RequestError::Problem(problem) => problem.code(),
+            RequestError::Error(error) => error.code(),
+        }
+    }
+}

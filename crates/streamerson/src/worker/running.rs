@@ -1,0 +1,292 @@
+//! Reads deliveries and runs the router over them, so many at a time.
+//!
+//! Most handlers of a stream of small messages end at once. Such a handler never becomes a task: it is polled in place,
+//! and only what has to wait is spawned. Settlements and signs of life have tasks of their own, so that a handler that
+//! keeps this one busy delays neither.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use streamerson_core::time::unix_ms;
+use streamerson_core::{Delivery, Error, ErrorKind, Member, Message, Receipt, Settlement};
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use super::handling;
+use super::held::Held;
+use super::outcome::{Moment, Rules};
+use super::stats::{Counters, WorkerStats};
+use crate::backoff::Backoff;
+use crate::{IntoReply, Problem, Reply, Request};
+
+/// The most deliveries asked for at once.
+const BATCH: usize = 256;
+
+/// A handler that keeps the reading task this long gets a task of its own, as do those after it for a while:
+/// handlers that compute or block then share all cores.
+const LONG: Duration = Duration::from_micros(200);
+
+/// How many handlers are spawned at once after one was long, before one is tried in place again.
+const CAUTION: u32 = 256;
+
+/// Why a member stopped.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// It was asked to.
+    Asked,
+    /// Its membership is gone; another may be had.
+    Lost(Error),
+    /// It makes no sense to go on.
+    Failed(Error),
+}
+
+/// Runs the handlers of one member.
+pub(super) struct Runner<S> {
+    pub(super) service: S,
+    pub(super) rules: Rules,
+    pub(super) concurrency: usize,
+    pub(super) prefetch: usize,
+    pub(super) drain: Duration,
+    pub(super) held: Arc<Held>,
+    pub(super) counters: Counters,
+    pub(super) ended: mpsc::Sender<Vec<Settlement>>,
+    pub(super) work: Work,
+}
+
+/// What a runner has in hand.
+#[derive(Default)]
+pub(super) struct Work {
+    waiting: VecDeque<Delivery>,
+    running: JoinSet<Handled>,
+    settlements: Vec<Settlement>,
+    stats: WorkerStats,
+    caution: u32,
+}
+
+/// How the handling of one message ended.
+struct Handled {
+    message: Message,
+    receipt: Receipt,
+    reply: Reply,
+}
+
+impl<S> Runner<S>
+where
+    S: Service<Request, Response = Reply, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    /// Works until `stop`, or until the membership is of no use any more; ends what runs, within the bound.
+    pub(super) async fn run(
+        mut self,
+        member: &mut dyn Member,
+        stop: &CancellationToken,
+    ) -> Stopped {
+        // The tasks that keep leases and settle begin first: a handler that blocks could keep them from it.
+        tokio::task::yield_now().await;
+        let mut backoff = Backoff::new();
+        let stopped = loop {
+            match self.turn(member, stop).await {
+                Ok(true) => backoff.reset(),
+                Ok(false) => break Stopped::Asked,
+                Err(error) => {
+                    tracing::warn!(topic = %self.rules.topic, %error, "messages cannot be read at the moment");
+                    match error.kind() {
+                        ErrorKind::Invalid | ErrorKind::Corrupt => break Stopped::Failed(error),
+                        ErrorKind::Closed | ErrorKind::NotFound | ErrorKind::Fenced => {
+                            break Stopped::Lost(error);
+                        }
+                        _ => tokio::select! {
+                            () = backoff.wait() => (),
+                            () = stop.cancelled() => (),
+                        },
+                    }
+                }
+            }
+        };
+        self.finish().await;
+        stopped
+    }
+
+    /// Starts what waits, and takes the next deliveries if there is room. Answers whether to go on.
+    async fn turn(
+        &mut self,
+        member: &mut dyn Member,
+        stop: &CancellationToken,
+    ) -> Result<bool, Error> {
+        self.start_waiting().await;
+        let room = (self.concurrency + self.prefetch)
+            .saturating_sub(self.work.running.len() + self.work.waiting.len());
+        if room == 0 {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(false),
+                Some(handled) = self.work.running.join_next() => self.gather(handled).await,
+            }
+            return Ok(true);
+        }
+        let mut next = member.next(room.min(BATCH));
+        let mut deliveries = loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(false),
+                deliveries = &mut next => break deliveries?,
+                Some(handled) = self.work.running.join_next() => {
+                    self.gather(handled).await;
+                    self.start_waiting().await;
+                }
+            }
+        };
+        self.held.add(&mut deliveries);
+        self.work.waiting.extend(deliveries);
+        Ok(true)
+    }
+
+    /// Starts what waits, as far as concurrency allows, and passes on what has ended.
+    async fn start_waiting(&mut self) {
+        while self.work.running.len() < self.concurrency {
+            let Some(delivery) = self.work.waiting.pop_front() else {
+                break;
+            };
+            self.start(delivery).await;
+        }
+        self.pass_on().await;
+    }
+
+    async fn start(&mut self, delivery: Delivery) {
+        let Delivery { message, receipt } = delivery;
+        let (position, attempt) = (receipt.position(), receipt.attempt());
+        let topic = self.rules.topic.clone();
+        let request = match Request::delivered(topic, message.clone(), position, attempt) {
+            Ok(request) => request,
+            Err(error) => {
+                let problem = Problem::bad_request(error.code(), error.detail().to_owned());
+                return self.settle(&message, receipt, problem.into_reply());
+            }
+        };
+        if request.deadline().has_passed(unix_ms()) {
+            self.work.stats.expired += 1;
+            self.work.settlements.push(Settlement::complete(receipt));
+            return;
+        }
+        if attempt > self.rules.retry.max_attempts {
+            return self.settle(&message, receipt, too_many(&message, attempt).into_reply());
+        }
+        let service = self.service.clone();
+        let mut handling = Box::pin(async move {
+            let reply = handling::reply(service, request).await;
+            Handled {
+                message,
+                receipt,
+                reply,
+            }
+        });
+        if self.work.caution > 0 {
+            self.work.caution -= 1;
+            self.work.running.spawn(handling);
+            return;
+        }
+        let begun = Instant::now();
+        let first = poll_once(handling.as_mut()).await;
+        if begun.elapsed() > LONG {
+            self.work.caution = CAUTION;
+        }
+        match first {
+            Poll::Ready(Handled {
+                message,
+                receipt,
+                reply,
+            }) => self.settle(&message, receipt, reply),
+            Poll::Pending => {
+                self.work.running.spawn(handling);
+            }
+        }
+    }
+
+    /// Concludes what has ended; also what ends while this task lets others go first, so that they are settled together.
+    async fn gather(&mut self, first: Result<Handled, JoinError>) {
+        self.conclude(first);
+        tokio::task::yield_now().await;
+        while let Some(handled) = self.work.running.try_join_next() {
+            self.conclude(handled);
+        }
+    }
+
+    fn conclude(&mut self, handled: Result<Handled, JoinError>) {
+        match handled {
+            Ok(Handled {
+                message,
+                receipt,
+                reply,
+            }) => self.settle(&message, receipt, reply),
+            // Its lease runs out, and it is delivered again.
+            Err(error) => {
+                tracing::error!(%error, "the handling of a message ended without a result")
+            }
+        }
+    }
+
+    fn settle(&mut self, message: &Message, receipt: Receipt, reply: Reply) {
+        let settlement =
+            self.rules
+                .settlement(message, receipt, reply, Moment::now(), &mut self.work.stats);
+        self.work.settlements.push(settlement);
+    }
+
+    /// Hands what has ended to the settling task; waits when that one is behind.
+    async fn pass_on(&mut self) {
+        if self.work.settlements.is_empty() {
+            return;
+        }
+        self.counters.add(&std::mem::take(&mut self.work.stats));
+        let settlements = std::mem::take(&mut self.work.settlements);
+        // The settling task ends only after this one, so the channel is open.
+        let _ = self.ended.send(settlements).await;
+        // It was just woken, and may stand behind this task in line: a handler that blocks must not keep it there.
+        tokio::task::yield_now().await;
+    }
+
+    /// Waits for what runs, within the bound. What did not begin, or does not end, goes back to the group.
+    async fn finish(mut self) {
+        let bound = self.drain;
+        let running = async {
+            while let Some(handled) = self.work.running.join_next().await {
+                self.conclude(handled);
+            }
+        };
+        let aborted = tokio::time::timeout(bound, running).await.is_err();
+        if aborted {
+            tracing::warn!(
+                topic = %self.rules.topic, running = self.work.running.len(),
+                "handlers did not end in time; their messages go to other members"
+            );
+            self.work.running.shutdown().await;
+        }
+        self.pass_on().await;
+    }
+}
+
+fn too_many(message: &Message, attempt: u32) -> Problem {
+    let text = format!(
+        "{} was delivered {} times without an end: it may stop its workers, or take longer than they live",
+        message.kind,
+        attempt - 1
+    );
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "too-many-attempts", text)
+}
+
+/// Polls `future` once. The waker does nothing, because whoever is still waiting is spawned and polled again.
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    let once = std::future::poll_fn(|_| {
+        let mut context = Context::from_waker(Waker::noop());
+        Poll::Ready(future.as_mut().poll(&mut context))
+    });
+    // The budget of this task is not the handler's to spend.
+    tokio::task::unconstrained(once).await
+}

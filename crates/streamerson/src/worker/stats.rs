@@ -1,0 +1,89 @@
+//! What a worker has done so far.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+/// What a worker has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct WorkerStats {
+    /// Messages whose handling ended, well or not.
+    pub handled: u64,
+    /// Of these, failures: replies with a status of 400 and above.
+    pub failed: u64,
+    /// Messages dropped unseen because their deadline had passed.
+    pub expired: u64,
+    /// Messages given back, to be tried again.
+    pub retried: u64,
+    /// Messages moved to the dead letters.
+    pub dead: u64,
+    /// Results discarded because another member settled the message first.
+    pub fenced: u64,
+    /// Results that the broker did not take; their messages are delivered again.
+    pub unsettled: u64,
+    /// Processed messages removed by the retention.
+    pub trimmed: u64,
+}
+
+/// Counts along while a worker runs. Cheap to clone; all clones count the same.
+#[derive(Debug, Clone, Default)]
+pub struct Counters {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    handled: AtomicU64,
+    failed: AtomicU64,
+    expired: AtomicU64,
+    retried: AtomicU64,
+    dead: AtomicU64,
+    fenced: AtomicU64,
+    unsettled: AtomicU64,
+    trimmed: AtomicU64,
+}
+
+impl Counters {
+    /// What has been counted so far.
+    pub fn read(&self) -> WorkerStats {
+        let Shared {
+            handled,
+            failed,
+            expired,
+            retried,
+            dead,
+            fenced,
+            unsettled,
+            trimmed,
+        } = &*self.shared;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        WorkerStats {
+            handled: read(handled),
+            failed: read(failed),
+            expired: read(expired),
+            retried: read(retried),
+            dead: read(dead),
+            fenced: read(fenced),
+            unsettled: read(unsettled),
+            trimmed: read(trimmed),
+        }
+    }
+
+    /// Adds `more`.
+    pub(super) fn add(&self, more: &WorkerStats) {
+        let add = |counter: &AtomicU64, n: u64| {
+            if n > 0 {
+                counter.fetch_add(n, Ordering::Relaxed);
+            }
+        };
+        add(&self.shared.handled, more.handled);
+        add(&self.shared.failed, more.failed);
+        add(&self.shared.expired, more.expired);
+        add(&self.shared.retried, more.retried);
+        add(&self.shared.dead, more.dead);
+        add(&self.shared.fenced, more.fenced);
+        add(&self.shared.unsettled, more.unsettled);
+        add(&self.shared.trimmed, more.trimmed);
+    }
+}

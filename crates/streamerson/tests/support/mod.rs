@@ -1,0 +1,319 @@
+//! What the tests share: a broker that fails on demand, a served router, and bounded waits.
+
+// Each test binary uses its part.
+#![allow(dead_code, unreachable_pub)]
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use parking_lot::Mutex;
+use streamerson::core::broker::Capabilities;
+use streamerson::core::memory::MemoryBroker;
+use streamerson::core::retention::{Retention, Trimmed};
+use streamerson::core::stats::TopicStats;
+use streamerson::core::{
+    Append, Broker, Delivery, Entry, Error, Inbox, Member, Membership, Position, Reader, Result,
+    Settlement, Settler, Start, Topic,
+};
+use streamerson::worker::{Counters, WorkerStats};
+use streamerson::{Message, Meta, Router, Worker};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+const BOUND: Duration = Duration::from_secs(10);
+
+/// The output of `future`, which must come in time.
+pub async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(BOUND, future)
+        .await
+        .expect("this should have happened by now")
+}
+
+/// Waits until `condition` holds, which must happen in time.
+pub async fn until(condition: impl Fn() -> bool) {
+    soon(async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+}
+
+pub fn topic(name: &str) -> Topic {
+    Topic::new(name.to_owned()).unwrap()
+}
+
+/// A worker at work on the topic `work`, in the group `workers`.
+pub struct Serving {
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<()>>,
+    counters: Counters,
+}
+
+impl Serving {
+    pub fn start(broker: Arc<dyn Broker>, router: Router) -> Serving {
+        Serving::with(broker, router, |worker| worker)
+    }
+
+    pub fn with(
+        broker: Arc<dyn Broker>,
+        router: Router,
+        configure: impl FnOnce(Worker) -> Worker,
+    ) -> Serving {
+        let worker = configure(Worker::new(broker).topic("work").group("workers"));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let counters = worker.counters();
+        let serve = worker.serve(router).with_graceful_shutdown(async {
+            let _ = stopped.await;
+        });
+        Serving {
+            stop: Some(stop),
+            task: tokio::spawn(serve.into_future()),
+            counters,
+        }
+    }
+
+    pub fn stats(&self) -> WorkerStats {
+        self.counters.read()
+    }
+
+    /// Asks the worker to end.
+    pub fn ask_to_stop(&mut self) {
+        self.stop.take();
+    }
+
+    /// Waits for its end.
+    pub async fn ended(self) -> Result<()> {
+        soon(self.task).await.unwrap()
+    }
+
+    pub async fn stop(mut self) -> Result<()> {
+        self.ask_to_stop();
+        self.ended().await
+    }
+
+    /// Ends it as a crash would.
+    pub async fn kill(self) {
+        self.task.abort();
+        assert!(soon(self.task).await.is_err());
+    }
+}
+
+/// The first `n` entries of a topic.
+pub async fn entries(broker: &dyn Broker, topic: &Topic, n: usize) -> Vec<Message> {
+    let mut reader = broker.read(topic, Start::Earliest).await.unwrap();
+    let mut messages = Vec::new();
+    while messages.len() < n {
+        let entries = soon(reader.next(n - messages.len())).await.unwrap();
+        messages.extend(entries.into_iter().map(|entry| entry.message.unwrap()));
+    }
+    messages
+}
+
+/// The only dead letter of the topic `work`, and why it is one.
+pub async fn dead_letter(broker: &dyn Broker) -> (Message, Meta) {
+    let topic = topic("work").dead_letters();
+    let message = entries(broker, &topic, 1).await.remove(0);
+    assert_eq!(broker.stats(&topic).await.unwrap().length, 1);
+    let meta = message.parse_meta().unwrap();
+    (message, meta)
+}
+
+/// The in-memory broker, with faults: each operation takes the next fault of its queue, if there is one.
+#[derive(Debug, Clone, Default)]
+pub struct Faulty {
+    pub broker: MemoryBroker,
+    pub faults: Arc<Faults>,
+}
+
+#[derive(Debug, Default)]
+pub struct Faults {
+    pub append: Mutex<Vec<Fault>>,
+    pub join: Mutex<Vec<Fault>>,
+    pub next: Mutex<Vec<Fault>>,
+    pub settle: Mutex<Vec<Fault>>,
+    pub extend: Mutex<Vec<Fault>>,
+    pub inbox: Mutex<Vec<Fault>>,
+    /// Appends wait for this gate, when there is one.
+    pub gate: Mutex<Option<Arc<tokio::sync::Semaphore>>>,
+}
+
+/// How an operation fails.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// It does not happen.
+    Refused(Error),
+    /// It happens, but the answer is lost.
+    Lost(Error),
+}
+
+pub fn away() -> Error {
+    Error::unavailable("broker-unreachable", "the broker is away")
+}
+
+pub fn unanswered() -> Error {
+    Error::unknown("broker-unanswered", "the connection broke")
+}
+
+fn next_fault(faults: &Mutex<Vec<Fault>>) -> Option<Fault> {
+    let mut faults = faults.lock();
+    (!faults.is_empty()).then(|| faults.remove(0))
+}
+
+impl Faults {
+    async fn pass_gate(&self) {
+        let gate = self.gate.lock().clone();
+        if let Some(gate) = gate {
+            gate.acquire().await.unwrap().forget();
+        }
+    }
+}
+
+impl Broker for Faulty {
+    fn capabilities(&self) -> &Capabilities {
+        self.broker.capabilities()
+    }
+
+    fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Position>>> {
+        async move {
+            self.faults.pass_gate().await;
+            match next_fault(&self.faults.append) {
+                None => self.broker.append(batch).await,
+                Some(Fault::Refused(error)) => batch.iter().map(|_| Err(error.clone())).collect(),
+                Some(Fault::Lost(error)) => {
+                    let results = self.broker.append(batch).await;
+                    results.iter().map(|_| Err(error.clone())).collect()
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn read<'a>(
+        &'a self,
+        topic: &'a Topic,
+        start: Start,
+    ) -> BoxFuture<'a, Result<Box<dyn Reader>>> {
+        self.broker.read(topic, start)
+    }
+
+    fn join(&self, membership: Membership) -> BoxFuture<'_, Result<Box<dyn Member>>> {
+        async move {
+            if let Some(Fault::Refused(error) | Fault::Lost(error)) = next_fault(&self.faults.join)
+            {
+                return Err(error);
+            }
+            let member = self.broker.join(membership).await?;
+            Ok(Box::new(FaultyMember {
+                settler: Arc::new(FaultySettler {
+                    settler: member.settler(),
+                    faults: self.faults.clone(),
+                }),
+                member,
+                faults: self.faults.clone(),
+            }) as Box<dyn Member>)
+        }
+        .boxed()
+    }
+
+    fn inbox(&self) -> BoxFuture<'_, Result<Inbox>> {
+        async move {
+            let Inbox { address, reader } = self.broker.inbox().await?;
+            let faults = self.faults.clone();
+            Ok(Inbox {
+                address,
+                reader: Box::new(FaultyReader { reader, faults }),
+            })
+        }
+        .boxed()
+    }
+
+    fn topics(&self) -> BoxFuture<'_, Result<Vec<Topic>>> {
+        self.broker.topics()
+    }
+
+    fn stats<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<TopicStats>> {
+        self.broker.stats(topic)
+    }
+
+    fn trim<'a>(
+        &'a self,
+        topic: &'a Topic,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<Trimmed>> {
+        self.broker.trim(topic, retention)
+    }
+}
+
+struct FaultyReader {
+    reader: Box<dyn Reader>,
+    faults: Arc<Faults>,
+}
+
+impl Reader for FaultyReader {
+    fn next(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Entry>>> {
+        match next_fault(&self.faults.inbox) {
+            Some(Fault::Refused(error) | Fault::Lost(error)) => {
+                std::future::ready(Err(error)).boxed()
+            }
+            None => self.reader.next(max),
+        }
+    }
+}
+
+struct FaultyMember {
+    member: Box<dyn Member>,
+    settler: Arc<FaultySettler>,
+    faults: Arc<Faults>,
+}
+
+impl Member for FaultyMember {
+    fn next(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>>> {
+        match next_fault(&self.faults.next) {
+            Some(Fault::Refused(error) | Fault::Lost(error)) => {
+                std::future::ready(Err(error)).boxed()
+            }
+            None => self.member.next(max),
+        }
+    }
+
+    fn settler(&self) -> Arc<dyn Settler> {
+        self.settler.clone()
+    }
+
+    fn leave(self: Box<Self>) -> BoxFuture<'static, Result<()>> {
+        self.member.leave()
+    }
+}
+
+struct FaultySettler {
+    settler: Arc<dyn Settler>,
+    faults: Arc<Faults>,
+}
+
+impl Settler for FaultySettler {
+    fn settle(&self, batch: Vec<Settlement>) -> BoxFuture<'_, Vec<Result<()>>> {
+        async move {
+            match next_fault(&self.faults.settle) {
+                None => self.settler.settle(batch).await,
+                Some(Fault::Refused(error)) => batch.iter().map(|_| Err(error.clone())).collect(),
+                Some(Fault::Lost(error)) => {
+                    let results = self.settler.settle(batch).await;
+                    results.iter().map(|_| Err(error.clone())).collect()
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn extend<'a>(&'a self, held: &'a [Position]) -> BoxFuture<'a, Result<()>> {
+        match next_fault(&self.faults.extend) {
+            Some(Fault::Refused(error) | Fault::Lost(error)) => {
+                std::future::ready(Err(error)).boxed()
+            }
+            None => self.settler.extend(held),
+        }
+    }
+}
