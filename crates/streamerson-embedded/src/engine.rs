@@ -1,0 +1,633 @@
+//! The engine: every topic and group of one data directory, behind a handle that is cheap to clone.
+//!
+//! This is the whole interface that the broker traits (`broker`, `reader`, `member`, `settler`) and the
+//! Redis-protocol port are written against. Changes are queued to the committer and answered once they are stored at
+//! the durability class; what is seen is always committed. Looking never waits for the disk, except where a body is
+//! no longer in memory ([`Engine::range`], [`Engine::fetch`], [`Engine::take`]).
+//!
+//! To wait for news: take [`Engine::changed`], create and enable its `notified()`, look, and await it when there was
+//! nothing. It fires when entries become visible, and when a member of any group of the topic gave something back.
+//!
+//! Inside: `state` and `topic` (what is known, behind one lock), `cold` (where entries stand), `op` (what is queued),
+//! `commit` with `decide`, `apply` and `change` (how it is stored), `checkpoint` and `recover`, `read` (back from the log).
+
+mod apply;
+mod change;
+mod checkpoint;
+mod cold;
+mod commit;
+mod decide;
+#[cfg(test)]
+mod faults;
+mod op;
+mod read;
+mod recover;
+mod shared;
+mod state;
+mod topic;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use streamerson_core::group::{Grant, Group};
+use streamerson_core::retention::{Retention, Trimmed};
+use streamerson_core::time::{Millis, Monotonic, unix_ms};
+use streamerson_core::{
+    Durability, Error, ErrorKind, Name, Position, Result, Settlement, Start, Topic,
+};
+use tokio::sync::{Notify, oneshot};
+
+pub(crate) use crate::body::Body;
+use crate::log::directory::Directory;
+use crate::log::files::{Files, System};
+use crate::log::writer::Settings;
+use crate::{Options, Recovery};
+use commit::Committer;
+use op::{Change, Changed, Item, Op, Pending};
+use read::Loading;
+use shared::Shared;
+use state::{Limit, State};
+
+/// Appends are queued in parts of this size.
+const PART: usize = 1 << 20;
+
+/// A lease that does not run out: only what was given back is due under it.
+const AGES: Millis = 1 << 60;
+
+/// A range is answered in parts of about this size.
+const RANGE: usize = 8 << 20;
+
+/// An entry to append.
+#[derive(Debug)]
+pub(crate) struct NewEntry {
+    /// Where it goes; created as needed.
+    pub(crate) topic: Topic,
+    /// What is stored.
+    pub(crate) body: Body,
+    /// Its position, if the writer insists; must be greater than every earlier one of the topic, else the append is
+    /// refused as `Invalid`, code `position-not-greater`. `None`: the engine gives the next one.
+    pub(crate) position: Option<Position>,
+}
+
+/// Names a consumer group.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct GroupKey {
+    /// The topic it shares.
+    pub(crate) topic: Topic,
+    /// Its name.
+    pub(crate) group: Name,
+}
+
+/// What a member may be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Only what nobody has had yet (`XREADGROUP … >`).
+    New,
+    /// Only what was given back and is due, or whose holder was silent for `lease`.
+    Abandoned {
+        /// In milliseconds.
+        lease: Millis,
+    },
+    /// The abandoned first, then the new.
+    Any {
+        /// In milliseconds.
+        lease: Millis,
+    },
+}
+
+/// A delivery. `body` is `None` when the entry was trimmed away: settle it, there is nothing to work on.
+#[derive(Debug)]
+pub(crate) struct Work {
+    /// Position and attempt.
+    pub(crate) grant: Grant,
+    /// What to work on.
+    pub(crate) body: Option<Body>,
+}
+
+/// Which way a range is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Oldest first.
+    Forward,
+    /// Newest first.
+    Backward,
+}
+
+/// What to remove from a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trim {
+    /// What the retention allows.
+    Retain(Retention),
+    /// Everything before this position, processed or not (`XTRIM MINID`).
+    Before(Position),
+    /// Everything but the newest so many, processed or not (`XTRIM MAXLEN`).
+    Newest(u64),
+}
+
+/// A topic as it stands, seen under the lock: look, copy out what is needed, do not wait.
+pub(crate) struct TopicView<'a> {
+    /// Entries held.
+    pub(crate) length: u64,
+    /// Position of the oldest entry held.
+    pub(crate) first: Option<Position>,
+    /// Position of the newest entry ever committed.
+    pub(crate) last: Option<Position>,
+    /// When it expires on the engine's clock, if it is an inbox.
+    pub(crate) expires: Option<Millis>,
+    /// Its groups.
+    pub(crate) groups: &'a BTreeMap<Name, Group>,
+    /// How many entries stand after a position: a group's lag, from its cursor.
+    pub(crate) count_after: &'a dyn Fn(Position) -> u64,
+}
+
+/// The handle. Clones share the engine; with the last one the committer ends and the directory is released.
+#[derive(Debug, Clone)]
+pub(crate) struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    durability: Durability,
+    recovery: Recovery,
+    committer: Commits,
+}
+
+#[derive(Debug)]
+enum Commits {
+    /// On a thread of its own: it waits for the disk.
+    Thread(Mutex<Option<JoinHandle<()>>>),
+    /// On the caller's thread: class `memory` waits for nothing.
+    Inline(Mutex<Committer>),
+}
+
+impl Engine {
+    /// Opens a data directory.
+    pub(crate) fn open(path: &Path, options: &Options) -> Result<Engine> {
+        Engine::open_with(path, options, Arc::new(System), unix_ms)
+    }
+
+    /// The same, on other files and another wall clock.
+    pub(crate) fn open_with(
+        path: &Path,
+        options: &Options,
+        files: Arc<dyn Files>,
+        unix_ms: fn() -> u64,
+    ) -> Result<Engine> {
+        options.check()?;
+        if options.durability == Durability::Memory {
+            return Ok(Engine::in_memory(options, unix_ms));
+        }
+        let clock = Monotonic::start();
+        let moment = decide::Moment {
+            now: clock.now(),
+            unix_ms: unix_ms(),
+        };
+        let mut state = State::new(Limit::Cache(options.cache_bytes));
+        let settings = Settings {
+            durability: options.durability,
+            segment_bytes: options.segment_bytes,
+            files,
+        };
+        let directory = Directory::open(path)?;
+        let (log, recovery) = recover::recover(directory, settings, &mut state, moment)?;
+        let shared = Arc::new(Shared::new(state, clock, unix_ms));
+        let committer = Committer::new(shared.clone(), Some(log));
+        let thread = std::thread::Builder::new()
+            .name("streamerson-commit".into())
+            .spawn(move || committer.run())
+            .map_err(|error| {
+                let detail = format!("the committer thread could not be started: {error}");
+                Error::unavailable("no-thread", detail)
+            })?;
+        Ok(Engine {
+            inner: Arc::new(Inner {
+                shared,
+                durability: options.durability,
+                recovery,
+                committer: Commits::Thread(Mutex::new(Some(thread))),
+            }),
+        })
+    }
+
+    /// Opens nothing: class `memory`.
+    pub(crate) fn in_memory(options: &Options, unix_ms: fn() -> u64) -> Engine {
+        let state = State::new(Limit::Store(options.memory_bytes));
+        let shared = Arc::new(Shared::new(state, Monotonic::start(), unix_ms));
+        let committer = Committer::new(shared.clone(), None);
+        Engine {
+            inner: Arc::new(Inner {
+                shared,
+                durability: Durability::Memory,
+                recovery: Recovery::default(),
+                committer: Commits::Inline(Mutex::new(committer)),
+            }),
+        }
+    }
+
+    /// What an acknowledgement promises.
+    pub(crate) fn durability(&self) -> Durability {
+        self.inner.durability
+    }
+
+    /// What was found when the directory was opened.
+    pub(crate) fn recovery(&self) -> &Recovery {
+        &self.inner.recovery
+    }
+
+    /// Milliseconds on the engine's monotonic clock: the `now` of groups.
+    pub(crate) fn now(&self) -> Millis {
+        self.inner.shared.clock.now()
+    }
+
+    /// The instant of `at` on the engine's monotonic clock.
+    pub(crate) fn instant(&self, at: Millis) -> Instant {
+        // Times that no clock reaches are as good as a long time.
+        self.inner.shared.clock.instant(at.min(self.now() + 86_400_000))
+    }
+
+    /// Appends, and answers positions in the order of the batch once they are stored.
+    pub(crate) async fn append(&self, batch: Vec<NewEntry>) -> Vec<Result<Position>> {
+        let mut answers = Vec::with_capacity(1);
+        let (mut part, mut bytes) = (Vec::with_capacity(batch.len()), 0);
+        let submit = |part: Vec<Pending>| {
+            let (answer, answered) = oneshot::channel();
+            let count = part.len();
+            self.submit(Op::Append {
+                entries: part,
+                answer,
+            });
+            (answered, count)
+        };
+        for entry in batch {
+            let mut pending = Pending::new(entry);
+            let bound = match op::check_sizes(std::slice::from_ref(&pending)) {
+                Ok(()) => pending.bound(),
+                Err(error) => {
+                    pending.position = Err(error);
+                    0
+                }
+            };
+            if bytes + bound > PART && !part.is_empty() {
+                answers.push(submit(std::mem::take(&mut part)));
+                bytes = 0;
+            }
+            bytes += bound;
+            part.push(pending);
+        }
+        if !part.is_empty() {
+            answers.push(submit(part));
+        }
+        let mut results = Vec::new();
+        for (answered, count) in answers {
+            let part = answered.await;
+            let part = part.unwrap_or_else(|_| (0..count).map(|_| Err(unanswered())).collect());
+            match results.is_empty() {
+                true => results = part,
+                false => results.extend(part),
+            }
+        }
+        results
+    }
+
+    /// Settles deliveries of `key` in the name of `member`, each with its outputs in one step, in the order of the batch.
+    ///
+    /// `Complete`: whoever holds it, the first settlement wins. `Retry`: only by its holder. Who lost gets `Fenced`;
+    /// `NotFound`, code `group-not-found`, when topic or group does not exist.
+    pub(crate) async fn settle(
+        &self,
+        key: &GroupKey,
+        member: &Name,
+        batch: Vec<Settlement>,
+    ) -> Vec<Result<()>> {
+        let count = batch.len();
+        let mut too_large = Vec::new();
+        let mut items = Vec::with_capacity(count);
+        for (at, settlement) in batch.into_iter().enumerate() {
+            let item = Item::new(settlement);
+            match item.check_size() {
+                Ok(()) => items.push(item),
+                Err(error) => too_large.push((at, error)),
+            }
+        }
+        let expected = items.len();
+        let (answer, answered) = oneshot::channel();
+        self.submit(Op::Settle {
+            key: key.clone(),
+            member: member.clone(),
+            items,
+            answer,
+        });
+        let answered = answered.await;
+        let mut results =
+            answered.unwrap_or_else(|_| (0..expected).map(|_| Err(unanswered())).collect());
+        for (at, error) in too_large {
+            results.insert(at, Err(error));
+        }
+        results
+    }
+
+    /// Creates a group, and its topic if needed. `false`: it was there.
+    pub(crate) async fn create_group(&self, key: &GroupKey, start: Start) -> Result<bool> {
+        self.change(Change::CreateGroup(key.clone(), start)).await
+    }
+
+    /// Removes a group and forgets what it held. `false`: there was none.
+    pub(crate) async fn remove_group(&self, key: &GroupKey) -> Result<bool> {
+        self.change(Change::RemoveGroup(key.clone())).await
+    }
+
+    /// Moves a group's cursor, backwards too. `NotFound` when there is no such group.
+    pub(crate) async fn seek_group(&self, key: &GroupKey, start: Start) -> Result<()> {
+        let change = Change::SeekGroup(key.clone(), start);
+        self.change(change).await.map(|_| ())
+    }
+
+    /// Removes the oldest entries of a topic. A topic that does not exist has none.
+    pub(crate) async fn trim(&self, topic: &Topic, trim: Trim) -> Result<Trimmed> {
+        match self.changed_by(Change::Trim(topic.clone(), trim)).await? {
+            Changed::Trimmed(trimmed) => Ok(trimmed),
+            Changed::Done(_) => Ok(Trimmed::default()),
+        }
+    }
+
+    /// Removes a topic with its entries and groups. `false`: there was none.
+    pub(crate) async fn remove_topic(&self, topic: &Topic) -> Result<bool> {
+        self.change(Change::RemoveTopic(topic.clone())).await
+    }
+
+    /// Gives `member` up to `max` entries to work on, at once; empty when there is nothing. `NotFound`, code
+    /// `group-not-found`, when topic or group does not exist.
+    ///
+    /// Not safe to cancel: what was granted meanwhile comes again when its lease has run out.
+    pub(crate) async fn take(
+        &self,
+        key: &GroupKey,
+        member: &Name,
+        want: Want,
+        max: usize,
+    ) -> Result<Vec<Work>> {
+        self.grant(key, member, want, max)?.load().await
+    }
+
+    /// The first half of [`Engine::take`]: grants, and says what is to be loaded.
+    pub(crate) fn grant(
+        &self,
+        key: &GroupKey,
+        member: &Name,
+        want: Want,
+        max: usize,
+    ) -> Result<Granted> {
+        let now = self.now();
+        let mut state = self.inner.shared.state.lock();
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        let topic = state.topic_mut(&key.topic);
+        let taken = topic.and_then(|topic| topic.take(&key.group, member, now, want, max));
+        let taken = taken.ok_or_else(|| state::no_group(key))?;
+        let (mut there, mut gone) = (Vec::with_capacity(taken.len()), Vec::new());
+        for (grant, slot) in taken {
+            match slot {
+                Some(slot) => there.push((grant, slot)),
+                None => gone.push(grant),
+            }
+        }
+        let there = Loading::new(&state, there);
+        Ok(Granted { there, gone })
+    }
+
+    /// Acts on a group under the lock: `claim`, `extend`, `leave`, `seen`, or only looks. Not for settling, which is
+    /// durable: see [`Engine::settle`]. Wakes who waits on the topic if `act` gave something back. `NotFound`, code `group-not-found`, when topic or group does not exist.
+    pub(crate) fn with_group<T>(
+        &self,
+        key: &GroupKey,
+        act: impl FnOnce(&mut Group, Millis) -> T,
+    ) -> Result<T> {
+        let now = self.now();
+        let mut state = self.inner.shared.state.lock();
+        let group = state.group_mut(key)?;
+        let before = group.next_claim(AGES);
+        let result = act(group, now);
+        let nearer = match (before, group.next_claim(AGES)) {
+            (Some(before), Some(after)) => after < before,
+            (None, Some(after)) => after < AGES,
+            (_, None) => false,
+        };
+        let changed = state.topic(&key.topic).map(|topic| topic.changed.clone());
+        drop(state);
+        if let Some(changed) = changed.filter(|_| nearer) {
+            changed.notify_waiters();
+        }
+        Ok(result)
+    }
+
+    /// Looks at a topic. `None`: there is none.
+    pub(crate) fn with_topic<T>(
+        &self,
+        topic: &Topic,
+        look: impl FnOnce(&TopicView<'_>) -> T,
+    ) -> Option<T> {
+        let inbox = topic.is_inbox();
+        let state = self.inner.shared.state.lock();
+        let topic = state.topic(topic).filter(|topic| topic.exists())?;
+        Some(look(&TopicView {
+            expires: inbox.then(|| topic.written.saturating_add(state::INBOX_TTL)),
+            length: topic.len(),
+            first: topic.first(),
+            last: (topic.last > Position::ZERO).then_some(topic.last),
+            groups: &topic.groups,
+            count_after: &|position| topic.count_after(position),
+        }))
+    }
+
+    /// How many batches were committed since it was opened.
+    pub(crate) fn commits(&self) -> u64 {
+        self.inner.shared.state.lock().commits
+    }
+
+    /// Every topic there is, inboxes and dead letters included, by name.
+    pub(crate) fn topics(&self) -> Vec<Topic> {
+        let state = self.inner.shared.state.lock();
+        let existing = state.topics().filter(|(_, topic)| topic.exists());
+        let mut names: Vec<Topic> = existing.map(|(name, _)| name.clone()).collect();
+        drop(state);
+        names.sort_unstable();
+        names
+    }
+
+    /// Entries from `from` to `to` (both included), up to `max`, or fewer when they are large (at least one, if any).
+    pub(crate) async fn range(
+        &self,
+        topic: &Topic,
+        from: Position,
+        to: Position,
+        max: usize,
+        direction: Direction,
+    ) -> Result<Vec<(Position, Body)>> {
+        self.find(topic, from, to, max, direction).load(RANGE).await
+    }
+
+    /// The first half of [`Engine::range`]: finds, and says what is to be loaded.
+    pub(crate) fn find(
+        &self,
+        topic: &Topic,
+        from: Position,
+        to: Position,
+        max: usize,
+        direction: Direction,
+    ) -> Loading<Position> {
+        let state = self.inner.shared.state.lock();
+        let found = match (state.topic(topic), direction) {
+            (Some(topic), Direction::Forward) => topic.range(from, to, max),
+            (Some(topic), Direction::Backward) => topic.range_back(from, to, max),
+            (None, _) => Vec::new(),
+        };
+        Loading::new(&state, found)
+    }
+
+    /// The entries at `positions`, `None` for those that are not there.
+    pub(crate) async fn fetch(
+        &self,
+        topic: &Topic,
+        positions: &[Position],
+    ) -> Result<Vec<Option<Body>>> {
+        let loading = {
+            let state = self.inner.shared.state.lock();
+            let topic = state.topic(topic);
+            let slots = positions.iter().enumerate().filter_map(|(at, position)| {
+                let slot = topic.and_then(|topic| topic.slot(*position))?;
+                Some((at, slot))
+            });
+            let found = slots.collect();
+            Loading::new(&state, found)
+        };
+        let mut bodies = vec![None; positions.len()];
+        for (at, body) in loading.load(usize::MAX).await? {
+            if let Some(slot) = bodies.get_mut(at) {
+                *slot = Some(body);
+            }
+        }
+        Ok(bodies)
+    }
+
+    /// Fires when there may be something new in a topic: see the module's page.
+    pub(crate) fn changed(&self, topic: &Topic) -> Arc<Notify> {
+        let mut state = self.inner.shared.state.lock();
+        state.topic_or_new(topic).changed.clone()
+    }
+
+    /// A reader that sees everything begins at `start`: answers where that is. Until [`Engine::end_reading`], processed
+    /// entries of the topic stay in memory for it, as far as there is room.
+    pub(crate) fn begin_reading(&self, topic: &Topic, start: Start) -> Position {
+        let mut state = self.inner.shared.state.lock();
+        let topic = state.topic_or_new(topic);
+        topic.readers += 1;
+        topic.resolve(start)
+    }
+
+    /// The reader is gone.
+    pub(crate) fn end_reading(&self, topic: &Topic) {
+        let mut state = self.inner.shared.state.lock();
+        if let Some(topic) = state.topic_mut(topic) {
+            topic.readers = topic.readers.saturating_sub(1);
+        }
+    }
+
+    /// The owner of an inbox has received what stands there up to `position`: the memory is freed.
+    pub(crate) fn received(&self, inbox: &Topic, position: Position) {
+        self.inner.shared.state.lock().received(inbox, position);
+    }
+
+    /// The owner of an inbox is gone: so is the inbox.
+    pub(crate) fn close_inbox(&self, inbox: &Topic) {
+        self.inner.shared.state.lock().close_inbox(inbox);
+    }
+
+    async fn change(&self, change: Change) -> Result<bool> {
+        let changed = self.changed_by(change).await?;
+        Ok(changed != Changed::Done(false))
+    }
+
+    async fn changed_by(&self, change: Change) -> Result<Changed> {
+        let (answer, answered) = oneshot::channel();
+        self.submit(Op::Change { change, answer });
+        answered.await.unwrap_or_else(|_| Err(unanswered()))
+    }
+
+    fn submit(&self, op: Op) {
+        let bound = op.bound();
+        match &self.inner.committer {
+            Commits::Thread(_) => self.inner.shared.queue.push(op, bound),
+            Commits::Inline(committer) => {
+                committer.lock().commit_all(std::iter::once((op, bound)));
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        let Commits::Thread(thread) = &self.committer else {
+            return;
+        };
+        // The committer itself may drop the last handle, with the task it wakes; it cannot wait for itself.
+        let thread = thread.lock().take();
+        if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Deliveries granted, their bodies still to be loaded.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    there: Loading<Grant>,
+    gone: Vec<Grant>,
+}
+
+impl Granted {
+    /// Whether there is nothing to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.there.is_empty() && self.gone.is_empty()
+    }
+
+    /// The deliveries, if none has to be read from the log; else this again.
+    pub(crate) fn here(self) -> Result<Result<Vec<Work>>, Granted> {
+        match self.there.is_here() {
+            true => Ok(self.there.resolve(usize::MAX).map(|t| works(t, self.gone))),
+            false => Err(self),
+        }
+    }
+
+    /// The deliveries; reads where needed.
+    pub(crate) async fn load(self) -> Result<Vec<Work>> {
+        let there = self.there.load(usize::MAX).await?;
+        Ok(works(there, self.gone))
+    }
+}
+
+fn works(there: Vec<(Grant, Body)>, gone: Vec<Grant>) -> Vec<Work> {
+    let there = there.into_iter().map(|(grant, body)| Work {
+        grant,
+        body: Some(body),
+    });
+    let gone = gone.into_iter().map(|grant| Work { grant, body: None });
+    let mut works: Vec<Work> = there.collect();
+    works.extend(gone);
+    works
+}
+
+fn unanswered() -> Error {
+    Error::new(
+        ErrorKind::Unknown,
+        "committer-stopped",
+        "the committer stopped before it answered: it is not known what is stored. Open the directory again",
+    )
+}

@@ -1,0 +1,132 @@
+//! Changes of topics and groups: what is to be written for one, and what it does once it is.
+
+use streamerson_core::group::Group;
+use streamerson_core::retention::Trimmed;
+use streamerson_core::{Error, Position, Result, Topic};
+
+use super::op::{Change, Changed};
+use super::state::{After, State, no_group};
+use super::topic::TopicState;
+use super::{GroupKey, Trim};
+use crate::log::record::Record;
+
+/// What is to be written for `change`; `None`: it changes nothing.
+pub(crate) fn record(state: &State, change: &Change, unix_ms: u64) -> Result<Option<Record>> {
+    let has_group = |key: &GroupKey| {
+        let topic = state.topic(&key.topic);
+        topic.is_some_and(|topic| topic.groups.contains_key(&key.group))
+    };
+    let resolve = |key: &GroupKey, start| {
+        let topic = state.topic(&key.topic);
+        topic.map_or(Position::ZERO, |topic| topic.resolve(start))
+    };
+    Ok(match change {
+        Change::CreateGroup(key, _) if key.topic.is_inbox() => {
+            return Err(Error::invalid(
+                "inbox-has-no-groups",
+                format!("{} is an inbox: it has one reader, and no groups", key.topic),
+            ));
+        }
+        Change::CreateGroup(key, start) => (!has_group(key)).then(|| Record::GroupCreated {
+            topic: key.topic.clone(),
+            group: key.group.clone(),
+            cursor: resolve(key, *start),
+        }),
+        Change::RemoveGroup(key) => has_group(key).then(|| Record::GroupRemoved {
+            topic: key.topic.clone(),
+            group: key.group.clone(),
+        }),
+        Change::SeekGroup(key, _) if !has_group(key) => return Err(no_group(key)),
+        Change::SeekGroup(key, start) => Some(Record::GroupMoved {
+            topic: key.topic.clone(),
+            group: key.group.clone(),
+            cursor: resolve(key, *start),
+        }),
+        Change::Trim(topic, trim) => state
+            .topic(topic)
+            .and_then(|state| boundary(state, *trim, unix_ms))
+            .map(|boundary| Record::Trimmed {
+                topic: topic.clone(),
+                boundary,
+            }),
+        Change::RemoveTopic(topic) => {
+            let exists = state.topic(topic).is_some_and(TopicState::exists);
+            exists.then(|| Record::TopicRemoved {
+                topic: topic.clone(),
+            })
+        }
+    })
+}
+
+/// The first position to keep, if anything is to go.
+fn boundary(state: &TopicState, trim: Trim, unix_ms: u64) -> Option<Position> {
+    let nth = |n: u64| state.nth_newest(n);
+    let wanted = match trim {
+        Trim::Retain(retention) => retention.boundary(unix_ms, nth, state.first_unprocessed()),
+        Trim::Before(position) => Some(position),
+        Trim::Newest(0) => Some(state.last.successor(0)),
+        Trim::Newest(n) => nth(n),
+    }?;
+    // What comes later must not fall under it.
+    let wanted = wanted.min(state.last.successor(0));
+    state.first().is_some_and(|first| first < wanted).then_some(wanted)
+}
+
+/// Does what `record` says. The same during a commit and during recovery.
+pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After) -> Changed {
+    let Some(record) = record else {
+        return Changed::Done(false);
+    };
+    match record {
+        Record::GroupCreated {
+            topic,
+            group,
+            cursor,
+        } => {
+            let topic = state.topic_or_new(&topic);
+            topic.groups.insert(group, Group::new(cursor));
+        }
+        Record::GroupMoved {
+            topic,
+            group,
+            cursor,
+        } => {
+            if let Ok(group) = state.group_mut(&GroupKey { topic, group }) {
+                group.seek(cursor);
+            }
+        }
+        Record::GroupRemoved { topic, group } => {
+            let topic = state.topic_mut(&topic);
+            topic.and_then(|topic| topic.groups.remove(&group));
+        }
+        Record::Trimmed { topic, boundary } => {
+            return Changed::Trimmed(trim(state, &topic, boundary));
+        }
+        Record::TopicRemoved { topic } => {
+            let end = state.topic(&topic).map(|topic| topic.last.successor(0));
+            state.trim(&topic, end.unwrap_or_default());
+            if let Some(topic) = state.topic_mut(&topic) {
+                topic.groups.clear();
+                topic.removed = true;
+                after.wake.push(topic.changed.clone());
+            }
+        }
+        _ => return Changed::Done(false),
+    }
+    Changed::Done(true)
+}
+
+fn trim(state: &mut State, name: &Topic, boundary: Position) -> Trimmed {
+    let lost = state.topic(name).map_or(0, |topic| {
+        let held = topic.first().map_or(Position::ZERO, |first| first);
+        let safe = topic.first_unprocessed().unwrap_or(Position::ZERO).max(held);
+        let after = |position: Position| match position.minor() {
+            // Counted from just before the position itself.
+            0 => topic.count_after(Position::new(position.major().saturating_sub(1), u64::MAX)),
+            minor => topic.count_after(Position::new(position.major(), minor - 1)),
+        };
+        after(safe).saturating_sub(after(boundary))
+    });
+    let removed = state.trim(name, boundary);
+    Trimmed { removed, lost }
+}

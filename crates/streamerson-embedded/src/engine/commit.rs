@@ -1,0 +1,275 @@
+//! The committer: everything that changes what is stored, in one place, a batch at a time.
+//!
+//! It takes what is queued, decides it under the lock, writes one frame without the lock (and syncs it, for class
+//! `disk`), makes it visible under the lock, and answers. No timers: while one frame is written, the next batch gathers.
+
+use std::sync::Arc;
+
+use streamerson_core::time::Millis;
+use streamerson_core::{Error, ErrorKind, Result};
+
+use super::apply::{apply, encode};
+use super::change;
+use super::checkpoint::checkpoint;
+use super::cold::Place;
+use super::decide::{Moment, decide, undo};
+use super::op::{Change, Changed, Op};
+use super::shared::Shared;
+use super::state::After;
+use crate::log::encode::Encoder;
+use crate::log::writer::{Failure, Log, Priority};
+
+/// Batches are cut at this size, so that reading back one entry never reads much.
+const FRAME: usize = 1 << 20;
+
+/// Bodies in memory beyond this get memory of their own, instead of keeping the buffer they were read from.
+const COMPACT: usize = 4 << 20;
+
+/// Expired inboxes are looked for this often.
+const SWEEP: Millis = 5_000;
+
+/// No change takes more than this.
+const CHANGE: usize = 1024;
+
+/// Writes the log.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    shared: Arc<Shared>,
+    /// `None` for class `memory`.
+    log: Option<Log>,
+    encoder: Encoder,
+    swept: Millis,
+}
+
+impl Committer {
+    /// Commits to `log`, or only to memory.
+    pub(crate) fn new(shared: Arc<Shared>, log: Option<Log>) -> Committer {
+        Committer {
+            shared,
+            log,
+            encoder: Encoder::default(),
+            swept: 0,
+        }
+    }
+
+    /// Works until the queue is closed, then closes the log.
+    pub(crate) fn run(mut self) {
+        let shared = self.shared.clone();
+        // If a commit should panic, nobody must wait for ever.
+        let _abandon = Abandon(&shared);
+        self.reclaim();
+        let (mut ops, mut done) = (Vec::new(), 0);
+        while shared.queue.drain(&mut ops, done) {
+            done = ops.iter().map(|(_, bytes)| *bytes).sum();
+            self.commit_all(ops.drain(..));
+        }
+        let broken = shared.state.lock().failure.is_some();
+        if let Some(log) = self.log.as_mut().filter(|_| !broken) {
+            log.close(&mut self.encoder);
+        }
+    }
+
+    /// Commits operations in order: changes alone, the rest in batches.
+    pub(crate) fn commit_all(&mut self, ops: impl Iterator<Item = (Op, usize)>) {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for (op, bound) in ops {
+            let change = matches!(op, Op::Change { .. });
+            if !batch.is_empty() && (change || bytes + bound > FRAME) {
+                self.commit(std::mem::take(&mut batch), bytes);
+                bytes = 0;
+            }
+            match op {
+                Op::Change { change, answer } => {
+                    let _ = answer.send(self.change(&change));
+                }
+                op => {
+                    batch.push(op);
+                    bytes += bound;
+                }
+            }
+        }
+        if !batch.is_empty() {
+            self.commit(batch, bytes);
+        }
+    }
+
+    fn commit(&mut self, mut batch: Vec<Op>, mut bytes: usize) {
+        if let Err(error) = self.make_room(bytes, Priority::Append) {
+            // What frees space goes on: it may use the reserve.
+            let (appends, rest): (Vec<Op>, Vec<Op>) = batch.into_iter().partition(Op::is_append);
+            appends.into_iter().for_each(|op| op.refuse(&error));
+            batch = rest;
+            bytes = batch.iter().map(Op::bound).sum();
+            if batch.is_empty() {
+                return;
+            }
+            if let Err(error) = self.make_room(bytes, Priority::Settle) {
+                batch.into_iter().for_each(|op| op.refuse(&error));
+                return;
+            }
+        }
+        let moment = self.moment();
+        let mut state = self.shared.state.lock();
+        if let Some(failure) = state.failure.clone() {
+            drop(state);
+            return batch.into_iter().for_each(|op| op.refuse(&failure));
+        }
+        decide(&mut state, &mut batch, moment);
+        let compact = state.memory > COMPACT;
+        drop(state);
+
+        let place = match self.store(&mut batch, compact) {
+            Ok(place) => place,
+            Err(failure) => return self.fail(batch, failure),
+        };
+
+        let mut after = After::default();
+        let mut state = self.shared.state.lock();
+        state.commits += 1;
+        let answers = apply(&mut state, batch, place, moment.now, &mut after);
+        if self.swept + SWEEP <= moment.now {
+            self.swept = moment.now;
+            state.sweep(moment.now, &mut after);
+        }
+        drop(state);
+        after.wake.iter().for_each(|changed| changed.notify_waiters());
+        answers.into_iter().for_each(|answer| answer.send());
+    }
+
+    /// Writes the decided batch as one frame.
+    fn store(&mut self, batch: &mut [Op], compact: bool) -> Result<Place, Failure> {
+        let Some(log) = &mut self.log else {
+            return Ok(Place::default());
+        };
+        self.encoder.begin();
+        encode(batch, &mut self.encoder, compact);
+        if self.encoder.is_empty() {
+            return Ok(Place::default());
+        }
+        let segment = log.active().number();
+        let frame = log.write(&mut self.encoder)? as u32;
+        Ok(Place {
+            segment,
+            frame,
+            at: 0,
+        })
+    }
+
+    fn fail(&self, batch: Vec<Op>, failure: Failure) {
+        let mut state = self.shared.state.lock();
+        undo(&mut state, &batch);
+        let error = match failure {
+            Failure::Undone(error) => error,
+            Failure::Broken(error) => {
+                let unknown = Error::unknown(error.code(), error.detail().to_owned());
+                state.failure = Some(error);
+                unknown
+            }
+        };
+        drop(state);
+        tracing::error!(%error, "a commit failed");
+        batch.into_iter().for_each(|op| op.refuse(&error));
+    }
+
+    /// Commits one change.
+    fn change(&mut self, change: &Change) -> Result<Changed> {
+        self.make_room(CHANGE, Priority::Settle)?;
+        let state = self.shared.state.lock();
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        let record = change::record(&state, change, (self.shared.unix_ms)())?;
+        drop(state);
+        if let (Some(log), Some(record)) = (&mut self.log, &record) {
+            self.encoder.begin();
+            self.encoder.record(record);
+            if let Err(failure) = log.write(&mut self.encoder) {
+                return Err(self.refused(failure));
+            }
+        }
+        let mut after = After::default();
+        let mut state = self.shared.state.lock();
+        let changed = change::apply(&mut state, record, &mut after);
+        drop(state);
+        after.wake.iter().for_each(|changed| changed.notify_waiters());
+        self.reclaim();
+        Ok(changed)
+    }
+
+    fn refused(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Undone(error) => error,
+            Failure::Broken(error) => {
+                self.shared.state.lock().failure = Some(error.clone());
+                Error::new(ErrorKind::Unknown, error.code(), error.detail().to_owned())
+            }
+        }
+    }
+
+    /// Makes sure that a frame of `bytes` fits, if need be in another segment.
+    fn make_room(&mut self, bytes: usize, priority: Priority) -> Result<()> {
+        let Some(log) = &mut self.log else {
+            return Ok(());
+        };
+        let bytes = (bytes + crate::log::frame::HEADER) as u64;
+        if log.fits(bytes, priority) {
+            return Ok(());
+        }
+        if let Some(failure) = &self.shared.state.lock().failure {
+            return Err(failure.clone());
+        }
+        let mut prepared = log.next(bytes)?;
+        let mut head = Encoder::default();
+        checkpoint(&self.shared, log.sealed_by_roll(), &mut head);
+        let needed = bytes + head.frame().len() as u64;
+        if prepared.size < needed + crate::log::segment::HEAD {
+            prepared = log.next(needed)?;
+        }
+        let rolled = log.roll(prepared, &mut head);
+        let segment = log.active().clone();
+        if let Err(failure) = rolled {
+            return Err(self.refused(failure));
+        }
+        self.shared.state.lock().add_segment(segment);
+        self.reclaim();
+        Ok(())
+    }
+
+    /// Deletes segments in which nothing is held any more.
+    fn reclaim(&mut self) {
+        let Some(log) = &mut self.log else {
+            return;
+        };
+        let mut state = self.shared.state.lock();
+        let dead = state.dead_segments(log.active().number());
+        if dead.is_empty() || state.failure.is_some() {
+            return;
+        }
+        drop(state);
+        match log.remove(&dead, &mut self.encoder) {
+            Ok(()) => {
+                state = self.shared.state.lock();
+                state.forget_segments(&dead);
+            }
+            Err(failure) => {
+                let error = self.refused(failure);
+                tracing::warn!(%error, "segments that are no longer needed could not be deleted");
+            }
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            now: self.shared.clock.now(),
+            unix_ms: (self.shared.unix_ms)(),
+        }
+    }
+}
+
+struct Abandon<'a>(&'a Shared);
+
+impl Drop for Abandon<'_> {
+    fn drop(&mut self) {
+        self.0.queue.abandon();
+    }
+}

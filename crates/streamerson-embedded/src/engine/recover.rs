@@ -1,0 +1,366 @@
+//! Opening a data directory: reads every segment, verifies it, and builds the state from it.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use streamerson_core::group::{Group, Held, Holding};
+use streamerson_core::{Durability, Error, ErrorKind, Name, Position, Result, Topic};
+
+use super::GroupKey;
+use super::change;
+use super::cold::Place;
+use super::decide::Moment;
+use super::state::{After, INBOX_TTL, State};
+use super::topic::Stored;
+use crate::Recovery;
+use crate::log::decode::{Decoder, Malformed, entry};
+use crate::log::directory::{Directory, unusable};
+use crate::log::encode::Encoder;
+use crate::log::files::zero;
+use crate::log::record::{HeldRecord, Placed, Record, Sealed, TopicRecord};
+use crate::log::scan::{Tail, scan};
+use crate::log::segment::{Segment, damaged};
+use crate::log::writer::{Log, Settings};
+
+/// Reads the log in `directory` into `state`, or begins one.
+pub(crate) fn recover(
+    directory: Directory,
+    settings: Settings,
+    state: &mut State,
+    moment: Moment,
+) -> Result<(Log, Recovery)> {
+    // What a crash left of a segment that never was one.
+    match fs::remove_file(directory.next()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(unusable(directory.path(), &error));
+        }
+        _ => {}
+    }
+    let numbers = directory.segments()?;
+    let noted = directory.newest().unwrap_or(0);
+    let Some(last) = numbers.last().copied().filter(|last| *last >= noted) else {
+        if noted > 0 {
+            return Err(missing(&directory, noted));
+        }
+        return begin(directory, settings, state);
+    };
+    let mut replay = Replay::new(state, moment)?;
+    let mut ends = Vec::with_capacity(numbers.len());
+    for number in &numbers {
+        let (segment, tail) = replay.segment(&directory, *number)?;
+        if tail.torn > 0 && *number != last {
+            let why = "what stands there is not a record, and another segment follows";
+            return Err(damaged(segment.path(), tail.end, why));
+        }
+        ends.push((segment, tail));
+    }
+    let sealed = replay.sealed();
+    verify(&directory, &sealed, &ends)?;
+    let Some((active, tail)) = ends.pop() else {
+        return Err(missing(&directory, last));
+    };
+    mend(&settings, &active, tail)?;
+    drop_leftovers(&directory, &sealed, &ends, state);
+    let recovery = Recovery {
+        segments: numbers.len() as u64,
+        entries: state.topics().map(|(_, topic)| topic.len()).sum(),
+        truncated_bytes: tail.torn,
+    };
+    let log = Log::resume(directory, settings, active, tail.end, sealed)?;
+    Ok((log, recovery))
+}
+
+fn begin(
+    directory: Directory,
+    settings: Settings,
+    state: &mut State,
+) -> Result<(Log, Recovery)> {
+    let mut checkpoint = Encoder::default();
+    checkpoint.begin();
+    checkpoint.record(&Record::Checkpoint {
+        newest: Position::ZERO,
+        segments: Vec::new(),
+    });
+    let log = Log::create(directory, settings, &mut checkpoint)?;
+    state.add_segment(log.active().clone());
+    Ok((log, Recovery::default()))
+}
+
+/// Every segment that is needed must be there, and as long as it was.
+fn verify(directory: &Directory, sealed: &[Sealed], found: &[(Arc<Segment>, Tail)]) -> Result<()> {
+    for Sealed { number, end } in sealed {
+        let Some((segment, tail)) = found.iter().find(|(s, _)| s.number() == *number) else {
+            return Err(missing(directory, *number));
+        };
+        if tail.end != *end {
+            let why = format!("the records end there, but were written up to byte {end}");
+            return Err(damaged(segment.path(), tail.end, &why));
+        }
+    }
+    Ok(())
+}
+
+fn missing(directory: &Directory, number: u64) -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        "log-segment-missing",
+        format!(
+            "{} is missing. Nothing was changed. Restore it from a backup, or, to begin anew without any message, choose \
+             an empty data directory",
+            directory.segment(number).display()
+        ),
+    )
+}
+
+/// Removes the rest of an interrupted write, so that it is not taken for damage later.
+fn mend(settings: &Settings, active: &Segment, tail: Tail) -> Result<()> {
+    if tail.torn == 0 {
+        return Ok(());
+    }
+    let path = active.path();
+    tracing::warn!(
+        path = %path.display(), offset = tail.end, bytes = tail.torn,
+        "the end of the log was an interrupted write, which was never acknowledged; it was cut off"
+    );
+    let files = &*settings.files;
+    zero(files, active.file(), tail.end, tail.end + tail.torn)
+        .and_then(|()| match settings.durability {
+            Durability::Disk => files.sync(active.file()),
+            _ => Ok(()),
+        })
+        .map_err(|error| unusable(path, &error))
+}
+
+/// Deletes segments that were noted as removed, if a crash came before their deletion.
+fn drop_leftovers(
+    directory: &Directory,
+    sealed: &[Sealed],
+    found: &[(Arc<Segment>, Tail)],
+    state: &mut State,
+) {
+    for (segment, _) in found {
+        let number = segment.number();
+        if sealed.iter().all(|sealed| sealed.number != number) {
+            state.forget_segments(&[number]);
+            if let Err(error) = fs::remove_file(directory.segment(number)) {
+                let path = segment.path().display();
+                tracing::warn!(%path, %error, "a segment that is no longer needed could not be deleted");
+            }
+        }
+    }
+}
+
+struct Replay<'a> {
+    state: &'a mut State,
+    moment: Moment,
+    /// Holds what was delivered before the restart.
+    holder: Name,
+    listed: Vec<Sealed>,
+    removed: Vec<u64>,
+}
+
+impl<'a> Replay<'a> {
+    fn new(state: &'a mut State, moment: Moment) -> Result<Replay<'a>> {
+        Ok(Replay {
+            state,
+            moment,
+            holder: Name::new("recovered")?,
+            listed: Vec::new(),
+            removed: Vec::new(),
+        })
+    }
+
+    fn sealed(&self) -> Vec<Sealed> {
+        let mut sealed = self.listed.clone();
+        sealed.retain(|sealed| !self.removed.contains(&sealed.number));
+        sealed
+    }
+
+    fn segment(&mut self, directory: &Directory, number: u64) -> Result<(Arc<Segment>, Tail)> {
+        let segment = Arc::new(Segment::open(number, directory.segment(number))?);
+        self.state.add_segment(segment.clone());
+        let mut begun = false;
+        let tail = scan(&segment, |frame, body| {
+            let place = Place {
+                segment: number,
+                frame: frame as u32,
+                at: 0,
+            };
+            begun = true;
+            self.frame(body, place).map_err(|malformed| {
+                let why = format!("the record there cannot be read, although its checksum is right: {malformed}");
+                damaged(segment.path(), frame, &why)
+            })
+        })?;
+        match begun {
+            true => Ok((segment, tail)),
+            // It is there before the segment gets its name.
+            false => Err(damaged(segment.path(), tail.end, "the checkpoint is missing")),
+        }
+    }
+
+    fn frame(&mut self, body: &Bytes, place: Place) -> Result<(), Malformed> {
+        for record in Decoder::new(body) {
+            match record? {
+                Record::Append(placed) => self.entry(&placed, body, place)?,
+                Record::Settle {
+                    topic,
+                    group,
+                    position,
+                    outputs,
+                } => {
+                    for output in &outputs {
+                        self.entry(output, body, place)?;
+                    }
+                    if let Some(group) = self.delivered(topic, group, position) {
+                        group.settle(position);
+                    }
+                }
+                Record::Retry { topic, group, held } => {
+                    let restored = self.held(held);
+                    if let Some(group) = self.delivered(topic, group, held.position) {
+                        group.restore(held.position, restored);
+                    }
+                }
+                Record::Checkpoint { newest, segments } => {
+                    self.state.newest = self.state.newest.max(newest);
+                    self.listed = segments;
+                    self.removed.clear();
+                }
+                Record::Topic(topic) => self.topic(topic),
+                Record::SegmentRemoved { number } => self.removed.push(number),
+                Record::Closed => {}
+                change => {
+                    change::apply(self.state, Some(own(change)), &mut After::default());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, placed: &Placed, frame: &Bytes, place: Place) -> Result<(), Malformed> {
+        let Placed {
+            topic,
+            position,
+            at,
+        } = placed;
+        let place = Place { at: *at, ..place };
+        // A position that its writer chose may lie in the future: others do not follow it there.
+        if position.major() <= self.moment.unix_ms {
+            self.state.newest = self.state.newest.max(*position);
+        }
+        if topic.is_inbox() {
+            if position.major().saturating_add(INBOX_TTL) > self.moment.unix_ms {
+                let (_, body) = entry(frame, *at)?;
+                let stored = Stored {
+                    position: *position,
+                    place,
+                    body: body.compact(),
+                };
+                let now = self.moment.now;
+                self.state.show(topic, stored, now, &mut After::default());
+                self.assigned(topic, *position);
+            }
+            return Ok(());
+        }
+        let state = self.state.topic_or_new(topic);
+        if *position >= state.boundary {
+            state.push_cold(*position, place);
+            self.state.hold(place.segment);
+        }
+        self.assigned(topic, *position);
+        Ok(())
+    }
+
+    fn assigned(&mut self, topic: &Topic, position: Position) {
+        let state = self.state.topic_or_new(topic);
+        state.assigned = state.assigned.max(position);
+    }
+
+    /// The group, once everything up to `position` counts as delivered: deliveries are in order, so what stands before
+    /// one that was settled had been delivered too.
+    fn delivered(&mut self, topic: Topic, group: Name, position: Position) -> Option<&mut Group> {
+        let key = GroupKey { topic, group };
+        let cursor = self.state.group_mut(&key).ok()?.cursor();
+        let skipped = match position > cursor {
+            true => self.state.topic(&key.topic)?.positions(cursor, position),
+            false => Vec::new(),
+        };
+        let held: Vec<(Position, Held)> = skipped
+            .into_iter()
+            .map(|position| {
+                let record = HeldRecord {
+                    position,
+                    due_unix_ms: 0,
+                    attempt: 1,
+                };
+                (position, self.held(record))
+            })
+            .collect();
+        let group = self.state.group_mut(&key).ok()?;
+        for (position, held) in held {
+            group.restore(position, held);
+        }
+        if position > cursor {
+            group.seek(position);
+        }
+        Some(group)
+    }
+
+    fn held(&self, record: HeldRecord) -> Held {
+        let wait = record.due_unix_ms.saturating_sub(self.moment.unix_ms);
+        Held {
+            member: self.holder.clone(),
+            touched: self.moment.now,
+            attempt: record.attempt,
+            state: Holding::Released {
+                due: self.moment.now.saturating_add(wait),
+            },
+        }
+    }
+
+    fn topic(&mut self, record: TopicRecord) {
+        let groups: Vec<(Name, Group)> = record
+            .groups
+            .into_iter()
+            .map(|record| {
+                let mut group = Group::new(record.cursor);
+                for held in record.held {
+                    group.restore(held.position, self.held(held));
+                }
+                group.seek(record.cursor);
+                (own_name(record.name), group)
+            })
+            .collect();
+        self.state.topic_or_new(&record.topic);
+        self.state.trim(&record.topic, record.boundary);
+        if let Some(state) = self.state.topic_mut(&record.topic) {
+            state.assigned = state.assigned.max(record.last);
+            state.last = state.last.max(record.last);
+            state.removed = record.removed;
+            state.groups = groups.into_iter().collect();
+        }
+    }
+}
+
+/// Names that were read share the frame's memory, and would keep it.
+fn own_name(name: Name) -> Name {
+    Name::new(name.as_str().to_owned()).unwrap_or(name)
+}
+
+fn own(record: Record) -> Record {
+    match record {
+        Record::GroupCreated {
+            topic,
+            group,
+            cursor,
+        } => Record::GroupCreated {
+            topic,
+            group: own_name(group),
+            cursor,
+        },
+        other => other,
+    }
+}

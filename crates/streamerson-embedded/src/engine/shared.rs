@@ -1,0 +1,32 @@
+//! What the handles, the committer and the readers share.
+
+use parking_lot::Mutex;
+use streamerson_core::time::Monotonic;
+
+use super::op::Queue;
+use super::state::State;
+
+/// What the handles, the committer and the readers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Everything known. Held for short; never while a file is touched.
+    pub(crate) state: Mutex<State>,
+    /// The way to the committer.
+    pub(crate) queue: Queue,
+    /// Leases.
+    pub(crate) clock: Monotonic,
+    /// The wall clock: positions.
+    pub(crate) unix_ms: fn() -> u64,
+}
+
+impl Shared {
+    /// Begins with `state`.
+    pub(crate) fn new(state: State, clock: Monotonic, unix_ms: fn() -> u64) -> Shared {
+        Shared {
+            state: Mutex::new(state),
+            queue: Queue::default(),
+            clock,
+            unix_ms,
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Everything the engine knows, behind one lock: topics, where the log's segments are, and how much memory is in use.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use streamerson_core::group::Group;
+use streamerson_core::time::Millis;
+use streamerson_core::{Error, ErrorKind, Position, Result, Topic};
+use tokio::sync::Notify;
+
+use super::GroupKey;
+use super::topic::{Stored, TopicState};
+use crate::body::Body;
+use crate::log::segment::Segment;
+
+/// How many replies an inbox holds; the oldest go first.
+const INBOX_LEN: usize = 10_000;
+
+/// How many bytes an inbox holds; the oldest go first.
+const INBOX_BYTES: usize = 64 << 20;
+
+/// An inbox goes this long after the last write.
+pub(crate) const INBOX_TTL: Millis = 60_000;
+
+/// How many topics there may be: names come from outside.
+const TOPICS: usize = 100_000;
+
+/// What the engine knows.
+#[derive(Debug)]
+pub(crate) struct State {
+    topics: HashMap<Topic, TopicState, ahash::RandomState>,
+    /// Topics that may come to nothing: inboxes, and those that someone only looked at.
+    passing: Vec<Topic>,
+    /// The newest position the engine gave in any topic. Time never goes back behind it.
+    pub(crate) newest: Position,
+    /// Bytes of bodies in memory.
+    pub(crate) memory: usize,
+    limit: Limit,
+    segments: BTreeMap<u64, SegmentState>,
+    /// Why nothing more is accepted.
+    pub(crate) failure: Option<Error>,
+    /// Commits so far.
+    pub(crate) commits: u64,
+}
+
+/// What happens when there are too many bodies in memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Limit {
+    /// The oldest are forgotten: the log has them.
+    Cache(usize),
+    /// Appends are refused.
+    Store(usize),
+}
+
+#[derive(Debug)]
+struct SegmentState {
+    segment: Arc<Segment>,
+    /// Entries in it that are still held.
+    live: u64,
+}
+
+/// Who is to be woken, and what is to be freed, once the lock is released.
+#[derive(Debug, Default)]
+pub(crate) struct After {
+    /// Topics in which something is new.
+    pub(crate) wake: Vec<Arc<Notify>>,
+    /// Bodies nobody needs in memory.
+    pub(crate) garbage: Vec<Body>,
+}
+
+impl State {
+    /// Knows nothing.
+    pub(crate) fn new(limit: Limit) -> State {
+        State {
+            topics: HashMap::default(),
+            passing: Vec::new(),
+            newest: Position::ZERO,
+            memory: 0,
+            limit,
+            segments: BTreeMap::new(),
+            failure: None,
+            commits: 0,
+        }
+    }
+
+    /// A topic that somebody wrote to or looks at.
+    pub(crate) fn topic(&self, topic: &Topic) -> Option<&TopicState> {
+        self.topics.get(topic)
+    }
+
+    /// The same, to change it.
+    pub(crate) fn topic_mut(&mut self, topic: &Topic) -> Option<&mut TopicState> {
+        self.topics.get_mut(topic)
+    }
+
+    /// All of them.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = (&Topic, &TopicState)> {
+        self.topics.iter()
+    }
+
+    /// A topic, made as needed.
+    pub(crate) fn topic_or_new(&mut self, topic: &Topic) -> &mut TopicState {
+        if !self.topics.contains_key(topic) {
+            // A name that shares the buffer it was read from would keep it.
+            let own = Topic::new(topic.as_str().to_owned()).unwrap_or_else(|_| topic.clone());
+            self.passing.push(own.clone());
+            self.topics.insert(own, TopicState::default());
+        }
+        self.topics.entry(topic.clone()).or_default()
+    }
+
+    /// Gives an entry of `topic` its position.
+    pub(crate) fn assign(
+        &mut self,
+        topic: &Topic,
+        insisted: Option<Position>,
+        unix_ms: u64,
+    ) -> Result<Position> {
+        if self.topics.len() >= TOPICS && !self.topics.contains_key(topic) {
+            return Err(Error::unavailable(
+                "too-many-topics",
+                format!("there are {TOPICS} topics already, {topic} would be one more: remove some"),
+            ));
+        }
+        let newest = self.newest;
+        let state = self.topic_or_new(topic);
+        let position = match insisted {
+            Some(position) if position > state.assigned => position,
+            Some(position) => {
+                return Err(Error::invalid(
+                    "position-not-greater",
+                    format!(
+                        "{topic} already has {}: the position {position} must be greater",
+                        state.assigned
+                    ),
+                ));
+            }
+            // An inbox may be gone and come again: its reader must not miss what comes then.
+            None if state.assigned == Position::ZERO => newest.successor(unix_ms),
+            None => state.assigned.successor(unix_ms.max(newest.major())),
+        };
+        state.assigned = position;
+        if insisted.is_none() {
+            self.newest = newest.max(position);
+        }
+        Ok(position)
+    }
+
+    /// Whether an append of `bytes` would exceed the memory, where memory is all there is.
+    pub(crate) fn check_memory(&self, bytes: usize) -> Result<()> {
+        match self.limit {
+            Limit::Store(limit) if self.memory.saturating_add(bytes) > limit => {
+                Err(Error::unavailable(
+                    "memory-full",
+                    format!(
+                        "the {limit} bytes for messages in memory are in use: trim topics, or keep messages on disk"
+                    ),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a committed entry visible.
+    pub(crate) fn show(&mut self, topic: &Topic, stored: Stored, now: Millis, after: &mut After) {
+        let (commit, inbox) = (self.commits, topic.is_inbox());
+        let segment = stored.place.segment;
+        let state = self.topic_or_new(topic);
+        let mut memory = state.push(stored) as isize;
+        if state.woken != commit {
+            state.woken = commit;
+            after.wake.push(state.changed.clone());
+        }
+        if inbox {
+            state.written = now;
+            while state.recent_len() > INBOX_LEN || state.recent_bytes() > INBOX_BYTES {
+                let bytes = state.recent_bytes();
+                after.garbage.extend(state.pop().map(|stored| stored.body));
+                memory -= (bytes - state.recent_bytes()) as isize;
+            }
+        } else if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.live += 1;
+        }
+        self.memory = self.memory.saturating_add_signed(memory);
+    }
+
+    /// Forgets bodies of `topic` that were processed.
+    pub(crate) fn forget_processed(&mut self, topic: &Topic, after: &mut After) {
+        let (Limit::Cache(_), Some(state)) = (self.limit, self.topics.get_mut(topic)) else {
+            return;
+        };
+        let before = state.recent_bytes();
+        while state.oldest_is_processed() {
+            after.garbage.extend(state.evict());
+        }
+        self.memory -= before - state.recent_bytes();
+    }
+
+    /// Forgets bodies until the cache is within its limit: the oldest of the topics that take most.
+    pub(crate) fn evict(&mut self, after: &mut After) {
+        let Limit::Cache(limit) = self.limit else {
+            return;
+        };
+        // Some more than needed, so that the search for the largest is rare.
+        let goal = match self.memory > limit {
+            true => limit - limit / 8,
+            false => return,
+        };
+        while self.memory > goal {
+            let ordinary = self.topics.iter_mut().filter(|(topic, _)| !topic.is_inbox());
+            let largest = ordinary.map(|(_, state)| state).max_by_key(|s| s.recent_bytes());
+            let Some(state) = largest.filter(|state| state.recent_len() > 0) else {
+                return;
+            };
+            let before = state.recent_bytes();
+            let keep = before.saturating_sub(self.memory - goal);
+            while state.recent_bytes() > keep {
+                after.garbage.extend(state.evict());
+            }
+            self.memory -= before - state.recent_bytes();
+        }
+    }
+
+    /// Removes the entries of `topic` before `boundary`. Answers how many there were.
+    pub(crate) fn trim(&mut self, topic: &Topic, boundary: Position) -> u64 {
+        let Some(state) = self.topics.get_mut(topic) else {
+            return 0;
+        };
+        let segments = &mut self.segments;
+        let inbox = topic.is_inbox();
+        let (removed, freed) = state.trim(boundary, |segment, n| {
+            if let Some(segment) = segments.get_mut(&segment)
+                && !inbox
+            {
+                segment.live -= n;
+            }
+        });
+        for group in state.groups.values_mut() {
+            group.forget_before(boundary);
+        }
+        self.memory -= freed;
+        removed
+    }
+
+    /// Drops inboxes that expired, and topics that came to nothing.
+    pub(crate) fn sweep(&mut self, now: Millis, after: &mut After) {
+        for topic in std::mem::take(&mut self.passing) {
+            let Some(state) = self.topics.get_mut(&topic) else {
+                continue;
+            };
+            let expired = topic.is_inbox() && state.written.saturating_add(INBOX_TTL) <= now;
+            if expired {
+                let before = state.recent_bytes();
+                after
+                    .garbage
+                    .extend(std::iter::from_fn(|| state.pop()).map(|stored| stored.body));
+                self.memory -= before;
+            }
+            let unused = Arc::strong_count(&state.changed) == 1;
+            if unused && (expired || state.is_vacant()) {
+                self.topics.remove(&topic);
+            } else if topic.is_inbox() || state.is_vacant() {
+                self.passing.push(topic);
+            }
+        }
+    }
+
+    /// Removes an inbox whose reader is gone.
+    pub(crate) fn close_inbox(&mut self, topic: &Topic) {
+        if let Some(state) = self.topics.remove(topic) {
+            self.memory -= state.recent_bytes();
+        }
+    }
+
+    /// Frees the memory of entries of an inbox that were received: up to `position`.
+    pub(crate) fn received(&mut self, topic: &Topic, position: Position) {
+        if let Some(state) = self.topics.get_mut(topic) {
+            let boundary = position.successor(0);
+            let (_, freed) = state.trim(boundary, |_, _| {});
+            self.memory -= freed;
+        }
+    }
+
+    /// A group, to change what only lives in memory.
+    pub(crate) fn group_mut(&mut self, key: &GroupKey) -> Result<&mut Group> {
+        let topic = self.topics.get_mut(&key.topic);
+        let group = topic.and_then(|topic| topic.groups.get_mut(&key.group));
+        group.ok_or_else(|| no_group(key))
+    }
+
+    /// A segment begins to hold entries.
+    pub(crate) fn add_segment(&mut self, segment: Arc<Segment>) {
+        let number = segment.number();
+        self.segments.insert(number, SegmentState { segment, live: 0 });
+    }
+
+    /// Counts an entry of `segment` as held, during recovery.
+    pub(crate) fn hold(&mut self, segment: u64) {
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.live += 1;
+        }
+    }
+
+    /// The file of a segment.
+    pub(crate) fn segment(&self, number: u64) -> Option<&Arc<Segment>> {
+        self.segments.get(&number).map(|state| &state.segment)
+    }
+
+    /// Segments in which nothing is held, but not `active`.
+    pub(crate) fn dead_segments(&self, active: u64) -> Vec<u64> {
+        let dead = self.segments.iter().filter(|(_, state)| state.live == 0);
+        let numbers = dead.map(|(number, _)| *number);
+        numbers.filter(|number| *number != active).collect()
+    }
+
+    /// Segments are gone.
+    pub(crate) fn forget_segments(&mut self, numbers: &[u64]) {
+        self.segments.retain(|number, _| !numbers.contains(number));
+    }
+}
+
+/// The group does not exist.
+pub(crate) fn no_group(key: &GroupKey) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        "group-not-found",
+        format!("topic {} has no group {}; join it first", key.topic, key.group),
+    )
+}

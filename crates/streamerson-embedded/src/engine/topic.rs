@@ -1,0 +1,312 @@
+//! One topic in memory: where its entries stand, the bodies of the newest, and its groups.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use streamerson_core::group::{Grant, Group};
+use streamerson_core::time::Millis;
+use streamerson_core::{Name, Position, Start};
+use tokio::sync::Notify;
+
+use super::Want;
+use super::cold::{Cold, Place};
+use crate::body::Body;
+
+/// Memory taken by an entry beside its fields.
+const OVERHEAD: usize = 256;
+
+/// Entries read back from the log for one delivery; their sizes are not known before.
+const READ_BACK: usize = 128;
+
+/// A topic. Its entries are the cold ones, then the recent ones.
+#[derive(Debug, Default)]
+pub(crate) struct TopicState {
+    cold: Cold,
+    recent: VecDeque<Stored>,
+    recent_bytes: usize,
+    /// The newest position given; it may not be committed yet.
+    pub(crate) assigned: Position,
+    /// The newest position committed.
+    pub(crate) last: Position,
+    /// Everything before was removed.
+    pub(crate) boundary: Position,
+    /// It was removed, and nothing was appended since. Its positions must still grow.
+    pub(crate) removed: bool,
+    /// Its groups.
+    pub(crate) groups: BTreeMap<Name, Group>,
+    /// Fires when there may be something new.
+    pub(crate) changed: Arc<Notify>,
+    /// Readers that see everything: for them, processed entries stay in memory.
+    pub(crate) readers: usize,
+    /// The last write, on the monotonic clock: inboxes expire.
+    pub(crate) written: Millis,
+    /// The last commit that woke who waits here.
+    pub(crate) woken: u64,
+}
+
+/// An entry with its body.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// Its position.
+    pub(crate) position: Position,
+    /// Where it stands in the log.
+    pub(crate) place: Place,
+    /// What it holds.
+    pub(crate) body: Body,
+}
+
+/// An entry to be shown: its body, or where to read it.
+#[derive(Debug)]
+pub(crate) enum Slot {
+    /// In memory.
+    Here(Body),
+    /// In the log.
+    Stored(Place),
+}
+
+impl TopicState {
+    /// Whether there is nothing to keep: no entries, no groups, and nothing ever was.
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.assigned == Position::ZERO && self.groups.is_empty() && self.is_empty()
+    }
+
+    /// Whether it is a topic for others to see.
+    pub(crate) fn exists(&self) -> bool {
+        !self.removed && self.last > Position::ZERO || !self.groups.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.recent.is_empty() && self.cold.len() == 0
+    }
+
+    /// How many entries it holds.
+    pub(crate) fn len(&self) -> u64 {
+        self.cold.len() + self.recent.len() as u64
+    }
+
+    /// Position of the oldest entry held.
+    pub(crate) fn first(&self) -> Option<Position> {
+        let recent = || self.recent.front().map(|stored| stored.position);
+        self.cold.first().or_else(recent)
+    }
+
+    /// Bytes of memory its bodies take.
+    pub(crate) fn recent_bytes(&self) -> usize {
+        self.recent_bytes
+    }
+
+    /// Entries in memory.
+    pub(crate) fn recent_len(&self) -> usize {
+        self.recent.len()
+    }
+
+    /// Adds a committed entry whose body stays in memory for now. Answers the memory it takes.
+    pub(crate) fn push(&mut self, stored: Stored) -> usize {
+        let bytes = footprint(&stored.body);
+        self.recent_bytes += bytes;
+        self.last = self.last.max(stored.position);
+        self.removed = false;
+        self.recent.push_back(stored);
+        bytes
+    }
+
+    /// Adds a committed entry that only the log holds.
+    pub(crate) fn push_cold(&mut self, position: Position, place: Place) {
+        self.last = self.last.max(position);
+        self.removed = false;
+        self.cold.push(position, place);
+    }
+
+    /// Forgets the oldest body in memory; the entry stays, in the log.
+    pub(crate) fn evict(&mut self) -> Option<Body> {
+        let Stored {
+            position,
+            place,
+            body,
+        } = self.pop()?;
+        self.cold.push(position, place);
+        Some(body)
+    }
+
+    /// Removes the oldest entry in memory.
+    pub(crate) fn pop(&mut self) -> Option<Stored> {
+        let stored = self.recent.pop_front()?;
+        self.recent_bytes -= footprint(&stored.body);
+        Some(stored)
+    }
+
+    /// Whether nobody is likely to ask for the oldest body in memory: every group has processed it, and nobody reads.
+    pub(crate) fn oldest_is_processed(&self) -> bool {
+        let Some(oldest) = self.recent.front() else {
+            return false;
+        };
+        self.readers == 0
+            && self
+                .first_unprocessed()
+                .is_some_and(|first| oldest.position < first)
+    }
+
+    /// Where the first message stands or would stand that some group has not processed; `None` without groups.
+    pub(crate) fn first_unprocessed(&self) -> Option<Position> {
+        self.groups.values().map(Group::first_unprocessed).min()
+    }
+
+    /// The position of the nth newest entry; the newest is the first.
+    pub(crate) fn nth_newest(&self, n: u64) -> Option<Position> {
+        let skip = self.len().checked_sub(n)?;
+        if let Some(recent) = skip.checked_sub(self.cold.len()) {
+            return self.recent.get(recent as usize).map(|s| s.position);
+        }
+        let mut cold = self.cold.after(Position::ZERO);
+        cold.nth(skip as usize).map(|(position, _)| position)
+    }
+
+    /// How many entries stand after `position`.
+    pub(crate) fn count_after(&self, position: Position) -> u64 {
+        self.cold.count_after(position) + (self.recent.len() - self.up_to(position)) as u64
+    }
+
+    /// Where a reader or group that begins at `start` stands.
+    pub(crate) fn resolve(&self, start: Start) -> Position {
+        match start {
+            Start::Earliest => Position::ZERO,
+            Start::Latest => self.last,
+            Start::After(position) => position,
+        }
+    }
+
+    /// Removes the entries before `boundary`; tells `gone` how many of which segment. Answers how many, and the memory freed.
+    pub(crate) fn trim(
+        &mut self,
+        boundary: Position,
+        mut gone: impl FnMut(u64, u64),
+    ) -> (u64, usize) {
+        let (before, bytes) = (self.len(), self.recent_bytes);
+        self.cold.trim(boundary, &mut gone);
+        while self
+            .recent
+            .front()
+            .is_some_and(|oldest| oldest.position < boundary)
+        {
+            if let Some(stored) = self.pop() {
+                gone(stored.place.segment, 1);
+            }
+        }
+        self.boundary = self.boundary.max(boundary);
+        (before - self.len(), bytes - self.recent_bytes)
+    }
+
+    /// Up to `max` entries from `from` to `to` (both included), oldest first.
+    pub(crate) fn range(&self, from: Position, to: Position, max: usize) -> Vec<(Position, Slot)> {
+        let entries = self.entries(before(from));
+        entries
+            .take_while(|(position, _)| *position <= to)
+            .take(max)
+            .collect()
+    }
+
+    /// Up to `max` entries from `from` to `to` (both included), newest first.
+    pub(crate) fn range_back(
+        &self,
+        from: Position,
+        to: Position,
+        max: usize,
+    ) -> Vec<(Position, Slot)> {
+        let entries = self.entries(before(from)).rev();
+        entries
+            .skip_while(|(position, _)| *position > to)
+            .take(max)
+            .collect()
+    }
+
+    /// The positions of the entries between `after` and `before`, neither included.
+    pub(crate) fn positions(&self, after: Position, before: Position) -> Vec<Position> {
+        let cold = self.cold.after(after).map(|(position, _)| position);
+        let recent = self.recent.range(self.up_to(after)..);
+        let positions = cold.chain(recent.map(|stored| stored.position));
+        positions.take_while(|at| *at < before).collect()
+    }
+
+    /// The entry at `position`.
+    pub(crate) fn slot(&self, position: Position) -> Option<Slot> {
+        let recent = self
+            .recent
+            .binary_search_by_key(&position, |stored| stored.position);
+        match recent {
+            Ok(at) => self.recent.get(at).map(|s| Slot::Here(s.body.clone())),
+            Err(_) => self.cold.get(position).map(Slot::Stored),
+        }
+    }
+
+    /// Gives `member` of `group` up to `max` entries to work on. `None`: there is no such group.
+    pub(crate) fn take(
+        &mut self,
+        group: &Name,
+        member: &Name,
+        now: Millis,
+        want: Want,
+        max: usize,
+    ) -> Option<Vec<(Grant, Option<Slot>)>> {
+        let state = self.groups.get_mut(group)?;
+        state.seen(member, now);
+        let grants = match want {
+            Want::New => Vec::new(),
+            Want::Abandoned { lease } | Want::Any { lease } => {
+                state.take_over(member, now, lease, max.min(READ_BACK))
+            }
+        };
+        let cursor = state.cursor();
+        let free = match want {
+            Want::Abandoned { .. } => 0,
+            Want::New | Want::Any { .. } => max.saturating_sub(grants.len()),
+        };
+        let mut work: Vec<(Grant, Option<Slot>)> = grants
+            .into_iter()
+            .map(|grant| (grant, self.slot(grant.position)))
+            .collect();
+        if free > 0 && self.last > cursor {
+            let fresh = self.fresh(cursor, free);
+            let state = self.groups.get_mut(group)?;
+            let deliver = |(position, slot)| (state.deliver(member, position, now), Some(slot));
+            work.extend(fresh.into_iter().map(deliver));
+        }
+        Some(work)
+    }
+
+    fn fresh(&self, cursor: Position, max: usize) -> Vec<(Position, Slot)> {
+        let max = match self.cold.last() {
+            Some(last) if last > cursor => max.min(READ_BACK),
+            _ => max,
+        };
+        self.entries(cursor).take(max).collect()
+    }
+
+    fn entries(
+        &self,
+        after: Position,
+    ) -> impl DoubleEndedIterator<Item = (Position, Slot)> + '_ {
+        let cold = self.cold.after(after);
+        let cold = cold.map(|(position, place)| (position, Slot::Stored(place)));
+        let recent = self.recent.range(self.up_to(after)..);
+        cold.chain(recent.map(|s| (s.position, Slot::Here(s.body.clone()))))
+    }
+
+    /// How many recent entries stand at or before `position`.
+    fn up_to(&self, position: Position) -> usize {
+        self.recent
+            .partition_point(|stored| stored.position <= position)
+    }
+}
+
+fn footprint(body: &Body) -> usize {
+    body.size() + OVERHEAD
+}
+
+/// The greatest position before `position`.
+fn before(position: Position) -> Position {
+    match (position.major(), position.minor()) {
+        (0, 0) => Position::ZERO,
+        (major, 0) => Position::new(major - 1, u64::MAX),
+        (major, minor) => Position::new(major, minor - 1),
+    }
+}

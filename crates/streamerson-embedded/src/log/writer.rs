@@ -1,0 +1,342 @@
+//! The end of the log: where commits are written, and how it moves on to the next segment.
+//!
+//! The next segment is prepared in the background, so its space is taken before it is needed. As long as it is not
+//! there (the disk is full), the rest of the active segment is a reserve: appends are refused, settlements go on.
+
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use streamerson_core::{Durability, Error, ErrorKind, Result};
+
+use super::directory::{Directory, unusable};
+use super::encode::Encoder;
+use super::files::{Files, zero};
+use super::frame;
+use super::prepare::{Prepared, Preparer};
+use super::record::{Record, Sealed};
+use super::segment::{HEAD, Segment, head};
+
+/// The size of the first segment: later ones are twice as large as the one before, up to the limit.
+const FIRST_SEGMENT: u64 = 1 << 20;
+
+/// A full disk is tried again after this time.
+const RETRY_SPACE: Duration = Duration::from_millis(200);
+
+/// Encoding buffers larger than this are given back.
+const BUFFER: usize = 4 << 20;
+
+/// How the log is written.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// `Os` or `Disk`.
+    pub(crate) durability: Durability,
+    /// The size of a full-grown segment.
+    pub(crate) segment_bytes: u64,
+    /// The system calls.
+    pub(crate) files: Arc<dyn Files>,
+}
+
+/// Who asks for space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// New messages: refused first.
+    Append,
+    /// Settlements and trims: they may use the reserve, because they are the way out of a full disk.
+    Settle,
+}
+
+/// A write that was not done.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nothing happened; a later one may succeed.
+    Undone(Error),
+    /// It is not known what the disk holds: nothing more may be written until the log was read again.
+    Broken(Error),
+}
+
+/// The log, open for writing.
+#[derive(Debug)]
+pub(crate) struct Log {
+    directory: Directory,
+    settings: Settings,
+    preparer: Preparer,
+    active: Arc<Segment>,
+    end: u64,
+    sealed: Vec<Sealed>,
+    refused: Option<Instant>,
+}
+
+impl Log {
+    /// Begins a log in an empty directory, with `checkpoint` at its head.
+    pub(crate) fn create(
+        directory: Directory,
+        settings: Settings,
+        checkpoint: &mut Encoder,
+    ) -> Result<Log> {
+        let refused = |error: io::Error| match is_full(&error) {
+            true => disk_full(directory.path()),
+            false => unusable(directory.path(), &error),
+        };
+        let preparer = start(&directory, &settings).map_err(refused)?;
+        let size = FIRST_SEGMENT.min(settings.segment_bytes);
+        let size = size.max(HEAD + checkpoint.frame().len() as u64);
+        let prepared = preparer.take(size).map_err(refused)?;
+        let (segment, end) =
+            begin(&directory, &settings, 1, prepared, checkpoint).map_err(refused)?;
+        Ok(Log {
+            directory,
+            settings,
+            preparer,
+            active: Arc::new(segment),
+            end,
+            sealed: Vec::new(),
+            refused: None,
+        })
+    }
+
+    /// Continues in `active`, whose last frame ends at `end`.
+    pub(crate) fn resume(
+        directory: Directory,
+        settings: Settings,
+        active: Arc<Segment>,
+        end: u64,
+        sealed: Vec<Sealed>,
+    ) -> Result<Log> {
+        let preparer =
+            start(&directory, &settings).map_err(|error| unusable(directory.path(), &error))?;
+        Ok(Log {
+            directory,
+            settings,
+            preparer,
+            active,
+            end,
+            sealed,
+            refused: None,
+        })
+    }
+
+    /// The segment that is written to.
+    pub(crate) fn active(&self) -> &Arc<Segment> {
+        &self.active
+    }
+
+    /// Where the log is.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Whether `bytes` more fit into the active segment.
+    pub(crate) fn fits(&self, bytes: u64, priority: Priority) -> bool {
+        let left = self.active.size().saturating_sub(self.end);
+        match priority {
+            Priority::Settle => bytes <= left,
+            Priority::Append => {
+                bytes <= left && (bytes + self.reserve() <= left || self.preparer.is_ready())
+            }
+        }
+    }
+
+    fn reserve(&self) -> u64 {
+        (self.active.size() / 4).min(4 << 20)
+    }
+
+    /// Another segment, with room for `bytes`: waits for it. Fails fast when the disk was full a moment ago.
+    pub(crate) fn next(&mut self, bytes: u64) -> Result<Prepared> {
+        let just_refused = self.refused.is_some_and(|at| at.elapsed() < RETRY_SPACE);
+        if just_refused && self.preparer.has_failed() {
+            return Err(disk_full(self.path()));
+        }
+        let least = self.first_size().max(HEAD + bytes);
+        let mut taken = self.preparer.take(self.next_size().max(least));
+        if taken.is_err() {
+            // There may be space for a smaller one.
+            taken = self.preparer.take(least);
+        }
+        self.refused = taken.is_err().then(Instant::now);
+        taken.map_err(|error| refusal(self.path(), &error))
+    }
+
+    fn first_size(&self) -> u64 {
+        FIRST_SEGMENT.min(self.settings.segment_bytes)
+    }
+
+    fn next_size(&self) -> u64 {
+        let doubled = self.active.size().saturating_mul(2);
+        doubled.clamp(self.first_size(), self.settings.segment_bytes)
+    }
+
+    /// The segments before the one that [`Log::roll`] begins.
+    pub(crate) fn sealed_by_roll(&self) -> Vec<Sealed> {
+        let mut sealed = self.sealed.clone();
+        sealed.push(Sealed {
+            number: self.active.number(),
+            end: self.end,
+        });
+        sealed
+    }
+
+    /// Moves on to the next segment, with `checkpoint` at its head.
+    pub(crate) fn roll(
+        &mut self,
+        prepared: Prepared,
+        checkpoint: &mut Encoder,
+    ) -> Result<(), Failure> {
+        let number = self.active.number() + 1;
+        let begun = begin(&self.directory, &self.settings, number, prepared, checkpoint);
+        let (segment, end) = begun.map_err(|error| match self.directory.segment(number).exists() {
+            // Once the checkpoint counts, what is written behind its back does not.
+            true => self.broken(&error),
+            false => Failure::Undone(refusal(self.path(), &error)),
+        })?;
+        self.sealed = self.sealed_by_roll();
+        let before = std::mem::replace(&mut self.active, Arc::new(segment));
+        self.end = end;
+        if self.settings.durability < Durability::Disk {
+            self.preparer.sync(before);
+        }
+        Ok(())
+    }
+
+    /// Writes a frame, which must fit, at the durability class. Answers its offset in the active segment.
+    pub(crate) fn write(&mut self, encoder: &mut Encoder) -> Result<u64, Failure> {
+        let frame = encoder.frame();
+        let (offset, length) = (self.end, frame.len() as u64);
+        frame::seal(frame, self.active.salt(), offset);
+        let files = &*self.settings.files;
+        if let Err(error) = files.write(self.active.file(), frame, offset) {
+            return Err(self.take_back(offset + length, &error));
+        }
+        if self.settings.durability >= Durability::Disk
+            && let Err(error) = files.sync(self.active.file())
+        {
+            // A second sync would succeed without having written anything: there is no way to retry.
+            return Err(self.broken(&error));
+        }
+        self.end = offset + length;
+        encoder.shrink(BUFFER);
+        if self.end > self.active.size() / 2 && !self.preparer.has_failed() {
+            self.preparer.request(self.next_size());
+        }
+        Ok(offset)
+    }
+
+    /// Removes what a failed write may have left, so that it does not appear after a restart.
+    fn take_back(&self, to: u64, error: &io::Error) -> Failure {
+        let (files, file) = (&*self.settings.files, self.active.file());
+        let undone = zero(files, file, self.end, to)
+            .or_else(|_| files.cut(file, self.end, self.active.size()))
+            .and_then(|()| match self.settings.durability {
+                Durability::Disk => files.sync(file),
+                _ => Ok(()),
+            });
+        match undone {
+            Ok(()) => Failure::Undone(refusal(self.path(), error)),
+            Err(_) => self.broken(error),
+        }
+    }
+
+    /// Deletes segments in which nothing is needed any more.
+    pub(crate) fn remove(
+        &mut self,
+        numbers: &[u64],
+        encoder: &mut Encoder,
+    ) -> Result<(), Failure> {
+        encoder.begin();
+        for number in numbers {
+            encoder.record(&Record::SegmentRemoved { number: *number });
+        }
+        // Noted first: a segment that is missing without a note is damage.
+        self.write(encoder)?;
+        self.sealed.retain(|sealed| !numbers.contains(&sealed.number));
+        for number in numbers {
+            self.preparer.delete(self.directory.segment(*number));
+        }
+        Ok(())
+    }
+
+    /// Notes that all before was written as intended, if there is room: from now on a missing record is damage.
+    pub(crate) fn close(&mut self, encoder: &mut Encoder) {
+        encoder.begin();
+        encoder.record(&Record::Closed);
+        if self.fits(encoder.frame().len() as u64, Priority::Settle)
+            && let Err(Failure::Undone(error) | Failure::Broken(error)) = self.write(encoder)
+        {
+            tracing::warn!(%error, "the log could not be closed in order");
+        }
+    }
+
+    fn broken(&self, error: &io::Error) -> Failure {
+        let path = self.active.path().display();
+        Failure::Broken(Error::new(
+            ErrorKind::Corrupt,
+            "storage-failed",
+            format!(
+                "the disk did not confirm a write to {path}: {error}. Nothing more is accepted, because it is not known \
+                 what is stored. Check the disk, then restart: opening the directory verifies everything"
+            ),
+        ))
+    }
+}
+
+fn start(directory: &Directory, settings: &Settings) -> io::Result<Preparer> {
+    // Only syncs gain from zeros that are already on the disk: they find no metadata to write.
+    let written = settings.durability >= Durability::Disk;
+    Preparer::start(directory.next(), settings.files.clone(), written)
+}
+
+/// Makes a prepared file the segment `number`. It gets its name when it is complete: no crash leaves half a segment.
+fn begin(
+    directory: &Directory,
+    settings: &Settings,
+    number: u64,
+    prepared: Prepared,
+    checkpoint: &mut Encoder,
+) -> io::Result<(Segment, u64)> {
+    let Prepared { file, size } = prepared;
+    let salt = RandomState::new().hash_one(number);
+    let frame = checkpoint.frame();
+    frame::seal(frame, salt, HEAD);
+    settings.files.write(&file, &head(number, salt), 0)?;
+    settings.files.write(&file, frame, HEAD)?;
+    let path = directory.segment(number);
+    if settings.durability >= Durability::Disk {
+        settings.files.sync(&file)?;
+        fs::rename(directory.next(), &path)?;
+        directory.sync()?;
+    } else {
+        fs::rename(directory.next(), &path)?;
+    }
+    directory.note_newest(number)?;
+    let end = HEAD + frame.len() as u64;
+    Ok((Segment::new(number, path, file, salt, size), end))
+}
+
+/// Nothing was stored.
+fn refusal(path: &Path, error: &io::Error) -> Error {
+    match is_full(error) {
+        true => disk_full(path),
+        false => Error::unavailable(
+            "storage-failed",
+            format!("writing to {} failed, nothing was stored: {error}. Check the disk", path.display()),
+        ),
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
+fn disk_full(path: &Path) -> Error {
+    Error::unavailable(
+        "disk-full",
+        format!(
+            "there is no space left for {}: new messages are refused until there is. Free space, or trim topics",
+            path.display()
+        ),
+    )
+}

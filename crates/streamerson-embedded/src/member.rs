@@ -1,0 +1,199 @@
+//! Members of consumer groups: they wait for work, and give back what they hold when they go.
+
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, FutureExt};
+use streamerson_core::group::Grant;
+use streamerson_core::meta::DeadLetter;
+use streamerson_core::time::{Millis, unix_ms};
+use streamerson_core::{
+    Append, Delivery, Member, Membership, Receipt, Result, Settlement, Settler, dead_letter,
+};
+use tokio::sync::Notify;
+
+use crate::engine::{Body, Engine, GroupKey, Granted, Want, Work};
+use crate::settler::EmbeddedSettler;
+
+/// Deliveries taken in one go, whatever is asked for.
+const MOST: usize = 10_000;
+
+type Loading = BoxFuture<'static, Result<Vec<Delivery>>>;
+
+/// A member of a group.
+pub(crate) struct EmbeddedMember {
+    settler: Arc<EmbeddedSettler>,
+    changed: Arc<Notify>,
+    lease: Millis,
+    /// Deliveries that are being read from the log or set aside; kept here so that cancelling loses nothing.
+    loading: Option<Loading>,
+}
+
+impl EmbeddedMember {
+    /// Joins a group that exists.
+    pub(crate) fn join(
+        engine: Engine,
+        key: GroupKey,
+        membership: Membership,
+    ) -> Result<EmbeddedMember> {
+        let Membership { member, lease, .. } = membership;
+        engine.with_group(&key, |group, now| group.seen(&member, now))?;
+        Ok(EmbeddedMember {
+            changed: engine.changed(&key.topic),
+            settler: Arc::new(EmbeddedSettler {
+                engine,
+                key,
+                member,
+            }),
+            lease: Millis::try_from(lease.as_millis()).unwrap_or(Millis::MAX),
+            loading: None,
+        })
+    }
+
+    fn take(&self, max: usize) -> Result<Granted> {
+        let EmbeddedSettler {
+            engine,
+            key,
+            member,
+        } = &*self.settler;
+        engine.grant(key, member, Want::Any { lease: self.lease }, max)
+    }
+}
+
+impl Member for EmbeddedMember {
+    fn next(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>>> {
+        let max = max.clamp(1, MOST);
+        async move {
+            loop {
+                if let Some(loading) = &mut self.loading {
+                    let loaded = loading.await;
+                    self.loading = None;
+                    match loaded {
+                        Ok(deliveries) if deliveries.is_empty() => {}
+                        loaded => return loaded,
+                    }
+                }
+                let changed = self.changed.clone();
+                let notified = changed.notified();
+                tokio::pin!(notified);
+                // Registered before looking, so that an append in between is not missed.
+                notified.as_mut().enable();
+                let granted = self.take(max)?;
+                if granted.is_empty() {
+                    wait(&self.settler, self.lease, notified).await?;
+                    continue;
+                }
+                match granted.here() {
+                    Ok(works) => match deliveries(works?) {
+                        (deliveries, odd) if odd.is_empty() => return Ok(deliveries),
+                        (deliveries, odd) => {
+                            let settler = self.settler.clone();
+                            self.loading = Some(set_aside(settler, deliveries, odd).boxed());
+                        }
+                    },
+                    Err(granted) => {
+                        let settler = self.settler.clone();
+                        self.loading = Some(load(settler, granted).boxed());
+                    }
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn settler(&self) -> Arc<dyn Settler> {
+        self.settler.clone()
+    }
+
+    fn leave(self: Box<Self>) -> BoxFuture<'static, Result<()>> {
+        // Dropping gives back what is held.
+        std::future::ready(Ok(())).boxed()
+    }
+}
+
+impl Drop for EmbeddedMember {
+    fn drop(&mut self) {
+        let EmbeddedSettler {
+            engine,
+            key,
+            member,
+        } = &*self.settler;
+        // A group that is gone holds nothing.
+        let _ = engine.with_group(key, |group, now| group.leave(member, now));
+    }
+}
+
+/// Waits until `notified`, or until something may be taken over.
+async fn wait(
+    settler: &EmbeddedSettler,
+    lease: Millis,
+    notified: impl Future<Output = ()>,
+) -> Result<()> {
+    let EmbeddedSettler { engine, key, .. } = settler;
+    match engine.with_group(key, |group, _| group.next_claim(lease))? {
+        Some(at) => {
+            let at = engine.instant(at).into();
+            let _ = tokio::time::timeout_at(at, notified).await;
+        }
+        None => notified.await,
+    }
+    Ok(())
+}
+
+async fn load(settler: Arc<EmbeddedSettler>, granted: Granted) -> Result<Vec<Delivery>> {
+    let (deliveries, odd) = deliveries(granted.load().await?);
+    match odd.is_empty() {
+        true => Ok(deliveries),
+        false => set_aside(settler, deliveries, odd).await,
+    }
+}
+
+/// What can be delivered, and what cannot.
+fn deliveries(works: Vec<Work>) -> (Vec<Delivery>, Vec<Work>) {
+    let (mut deliveries, mut odd) = (Vec::with_capacity(works.len()), Vec::new());
+    for Work { grant, body } in works {
+        match body {
+            Some(Body::Message(message)) => deliveries.push(Delivery {
+                receipt: Receipt::new(grant.position, grant.attempt),
+                message,
+            }),
+            body => odd.push(Work { grant, body }),
+        }
+    }
+    (deliveries, odd)
+}
+
+/// Moves entries that are not messages to the dead letters, and forgets those that were trimmed away meanwhile.
+async fn set_aside(
+    settler: Arc<EmbeddedSettler>,
+    deliveries: Vec<Delivery>,
+    odd: Vec<Work>,
+) -> Result<Vec<Delivery>> {
+    let settlements = odd.into_iter().map(|Work { grant, body }| {
+        let receipt = Receipt::new(grant.position, grant.attempt);
+        let letter = body.map(|body| letter(&settler.key, grant, body));
+        Settlement::complete_with(receipt, letter.into_iter().collect())
+    });
+    for settled in settler.settle(settlements.collect()).await {
+        if let Err(error) = settled {
+            // It stays held, and is set aside by who takes it over.
+            let topic = &settler.key.topic;
+            tracing::warn!(%topic, %error, "an entry that is not a message could not be moved to the dead letters");
+        }
+    }
+    Ok(deliveries)
+}
+
+fn letter(key: &GroupKey, grant: Grant, body: Body) -> Append {
+    let why = DeadLetter {
+        topic: key.topic.to_string(),
+        group: key.group.to_string(),
+        position: grant.position.to_string(),
+        attempts: grant.attempt,
+        at: unix_ms(),
+        ..DeadLetter::default()
+    };
+    match body {
+        Body::Foreign(foreign) => dead_letter::foreign_letter(&key.topic, &foreign, why),
+        Body::Message(message) => dead_letter::letter(&key.topic, &message, why),
+    }
+}

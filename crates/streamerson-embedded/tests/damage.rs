@@ -1,0 +1,170 @@
+//! Damaged data directories: an interrupted write is dropped and reported; damage is never served, and nothing is deleted.
+
+mod store;
+
+use std::fs;
+use std::path::Path;
+
+use store::{append, crashed, open, payloads, segments, written};
+use streamerson_core::ErrorKind;
+use tempfile::TempDir;
+
+/// A directory with three messages, as a crash leaves it, and where the last record begins and ends.
+async fn three_messages() -> (TempDir, usize, usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path()).unwrap();
+    append(&broker, "orders", &["one", "two"]).await;
+    let begin = written(&segments(dir.path())[0]);
+    append(&broker, "orders", &["three"]).await;
+    let end = written(&segments(dir.path())[0]);
+    (crashed(dir.path()), begin, end)
+}
+
+fn replace(dir: &Path, bytes: &[u8]) {
+    fs::write(&segments(dir)[0], bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_write_interrupted_at_any_byte_is_dropped_and_reported() {
+    let (dir, begin, end) = three_messages().await;
+    let whole = fs::read(&segments(dir.path())[0]).unwrap();
+    for cut in begin..end {
+        let mut zeros_follow = whole.clone();
+        zeros_follow[cut..].fill(0);
+        let file_ends = &whole[..cut];
+        for torn in [&zeros_follow[..], file_ends] {
+            let dir = crashed(dir.path());
+            replace(dir.path(), torn);
+            let broker = open(dir.path()).unwrap();
+            let torn_bytes = torn.iter().rposition(|b| *b != 0).unwrap() + 1 - begin;
+            assert_eq!(broker.recovery().truncated_bytes, torn_bytes as u64, "cut at {cut}");
+            assert_eq!(payloads(&broker, "orders").await.unwrap(), ["one", "two"]);
+            append(&broker, "orders", &["four"]).await;
+            drop(broker);
+            let broker = open(dir.path()).unwrap();
+            assert_eq!(broker.recovery().truncated_bytes, 0);
+            assert_eq!(payloads(&broker, "orders").await.unwrap(), ["one", "two", "four"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_before_the_last_record_is_corrupt_and_named() {
+    let (dir, begin, _) = three_messages().await;
+    let whole = fs::read(&segments(dir.path())[0]).unwrap();
+    for at in 0..begin {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 8);
+        replace(dir.path(), &damaged);
+        match open(dir.path()) {
+            Ok(broker) => {
+                // The rest of the head is not used.
+                assert!((36..64).contains(&at), "byte {at} was not noticed");
+                assert_eq!(payloads(&broker, "orders").await.unwrap().len(), 3);
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}: {error}");
+                assert!(error.detail().contains("00000000000000000001.log"), "{error}");
+                assert!(error.detail().contains("at byte"), "{error}");
+                let kept = fs::read(&segments(dir.path())[0]).unwrap();
+                assert_eq!(kept, damaged, "a damaged file must not be touched");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_an_orderly_end_no_record_is_taken_for_an_interrupted_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path()).unwrap();
+    append(&broker, "orders", &["one", "two"]).await;
+    let begin = written(&segments(dir.path())[0]);
+    append(&broker, "orders", &["three"]).await;
+    let end = written(&segments(dir.path())[0]);
+    drop(broker);
+    let whole = fs::read(&segments(dir.path())[0]).unwrap();
+    for at in begin..end {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 8);
+        replace(dir.path(), &damaged);
+        let error = open(dir.path()).err().expect("damage must be noticed");
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, "log-damaged"));
+        assert!(error.detail().contains(&format!("at byte {begin}")), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_rots_while_it_is_not_in_memory_is_an_error_and_never_wrong_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path()).unwrap();
+    append(&broker, "other", &["x"]).await;
+    let begin = written(&segments(dir.path())[0]);
+    append(&broker, "orders", &["one"]).await;
+    let end = written(&segments(dir.path())[0]);
+    drop(broker);
+    // After a restart, bodies are read from the log.
+    let broker = open(dir.path()).unwrap();
+    let file = &segments(dir.path())[0];
+    let whole = fs::read(file).unwrap();
+    for at in begin..end {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 8);
+        write_in_place(file, &damaged);
+        let error = payloads(&broker, "orders").await.unwrap_err();
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, "log-damaged"));
+    }
+    write_in_place(file, &whole);
+    assert_eq!(payloads(&broker, "orders").await.unwrap(), ["one"]);
+}
+
+fn write_in_place(file: &Path, bytes: &[u8]) {
+    use std::os::unix::fs::FileExt;
+    let file = fs::File::options().write(true).open(file).unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_segment_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = streamerson_embedded::Options {
+        segment_bytes: 4 << 10,
+        ..store::options(streamerson_core::Durability::Os)
+    };
+    let reopen = || streamerson_embedded::EmbeddedBroker::open(dir.path(), options.clone());
+    let broker = reopen().unwrap();
+    let large = "x".repeat(1000);
+    append(&broker, "orders", &[large.as_str(); 20]).await;
+    drop(broker);
+    let all = segments(dir.path());
+    assert!(all.len() >= 3);
+    for missing in &all {
+        let aside = dir.path().join("aside");
+        fs::rename(missing, &aside).unwrap();
+        let error = reopen().err().expect("a segment is missing");
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, "log-segment-missing"));
+        assert!(error.detail().contains(missing.file_name().unwrap().to_str().unwrap()));
+        fs::rename(&aside, missing).unwrap();
+    }
+    assert_eq!(payloads(&reopen().unwrap(), "orders").await.unwrap().len(), 20);
+}
+
+#[tokio::test]
+async fn a_closed_segment_that_was_cut_short_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = streamerson_embedded::Options {
+        segment_bytes: 4 << 10,
+        ..store::options(streamerson_core::Durability::Os)
+    };
+    let reopen = || streamerson_embedded::EmbeddedBroker::open(dir.path(), options.clone());
+    let broker = reopen().unwrap();
+    let large = "x".repeat(1000);
+    append(&broker, "orders", &[large.as_str(); 20]).await;
+    drop(broker);
+    let first = &segments(dir.path())[0];
+    let whole = fs::read(first).unwrap();
+    for cut in [64, 200, 1500, written(first) - 1] {
+        fs::write(first, &whole[..cut]).unwrap();
+        let error = reopen().err().expect("the segment is cut short");
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, "log-damaged"), "{cut}");
+    }
+}

@@ -1,0 +1,140 @@
+//! kill -9 in the middle of the work: what was acknowledged is there afterwards, and nothing twice.
+
+mod store;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use store::{join, name, options, payloads, text, topic};
+use streamerson_core::{
+    Append, Broker, Durability, Membership, Message, Outcome, Settlement,
+};
+use streamerson_embedded::EmbeddedBroker;
+
+const DIR: &str = "STREAMERSON_TEST_DIR";
+const CLASS: &str = "STREAMERSON_TEST_CLASS";
+const BEGIN: &str = "STREAMERSON_TEST_BEGIN";
+
+/// Not a test: the process that is killed. It appends and settles as fast as it can, and prints what was acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "run by the other tests, in a process of its own"]
+async fn victim() {
+    let (Ok(dir), Ok(class)) = (std::env::var(DIR), std::env::var(CLASS)) else {
+        return;
+    };
+    let begin: u64 = std::env::var(BEGIN).unwrap().parse().unwrap();
+    let broker = EmbeddedBroker::open(dir, options(class.parse().unwrap())).unwrap();
+    let worker = tokio::spawn(work(broker.clone()));
+    for batch in begin.. {
+        let numbers = batch * 5..(batch + 1) * 5;
+        let message = |n: u64| Message::new("test", n.to_string());
+        let appends = numbers.clone().map(|n| Append::new(topic("orders"), message(n)));
+        let stored = broker.append(appends.collect()).await;
+        for (n, stored) in numbers.zip(stored) {
+            if stored.is_ok() {
+                say(&format!("appended {n}"));
+            }
+        }
+        assert!(!worker.is_finished());
+    }
+}
+
+async fn work(broker: EmbeddedBroker) {
+    let membership = Membership::new(topic("orders"), name("group"), name("victim"));
+    let mut member = broker.join(membership).await.unwrap();
+    let settler = member.settler();
+    loop {
+        let deliveries = member.next(20).await.unwrap();
+        let texts: Vec<String> = deliveries.iter().map(|d| text(&d.message)).collect();
+        let settlements = deliveries.into_iter().map(|delivery| {
+            let output = Message::new("test", delivery.message.data.clone());
+            let outputs = vec![Append::new(topic("out"), output)];
+            Settlement {
+                receipt: delivery.receipt,
+                outcome: Outcome::Complete { outputs },
+            }
+        });
+        let settled = settler.settle(settlements.collect()).await;
+        for (text, settled) in texts.iter().zip(settled) {
+            if settled.is_ok() {
+                say(&format!("settled {text}"));
+            }
+        }
+    }
+}
+
+fn say(line: &str) {
+    // One write per line, past the buffer of the test harness: what was said stays said.
+    std::io::stdout().write_all(format!("\n{line}\n").as_bytes()).unwrap();
+    std::io::stdout().flush().unwrap();
+}
+
+/// Runs the victim, kills it after so many acknowledgements, and answers all of them.
+fn run_and_kill(dir: &Path, class: Durability, begin: u64, after: usize) -> Vec<String> {
+    let mut victim = Command::new(std::env::current_exe().unwrap())
+        .args(["victim", "--exact", "--ignored", "--nocapture"])
+        .env(DIR, dir)
+        .env(CLASS, class.to_string())
+        .env(BEGIN, begin.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+    let mut said = Vec::new();
+    for line in lines {
+        let line = line.unwrap();
+        if line.starts_with("appended ") || line.starts_with("settled ") {
+            said.push(line);
+        }
+        if said.len() == after {
+            // SIGKILL; the rest of the pipe is still read.
+            victim.kill().unwrap();
+        }
+    }
+    victim.wait().unwrap();
+    said
+}
+
+async fn survives(class: Durability) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut said = Vec::new();
+    for round in 0..8u64 {
+        said.extend(run_and_kill(dir.path(), class, round * 1_000_000, 150 + 97 * round as usize));
+        let broker = EmbeddedBroker::open(dir.path(), options(class)).unwrap();
+        let orders: BTreeSet<String> =
+            payloads(&broker, "orders").await.unwrap().into_iter().collect();
+        let out = payloads(&broker, "out").await.unwrap();
+        let outputs: BTreeSet<String> = out.iter().cloned().collect();
+        assert_eq!(out.len(), outputs.len(), "a settlement took effect twice");
+        for line in &said {
+            match line.split_once(' ').unwrap() {
+                ("appended", n) => assert!(orders.contains(n), "append {n} was lost"),
+                (_, n) => assert!(outputs.contains(n), "the output of {n} was lost"),
+            }
+        }
+        // What has no output is still to be delivered, and nothing else.
+        let mut member = join(&broker, "orders", "after").await;
+        let mut left = orders.len() - outputs.len();
+        while left > 0 {
+            let deliveries = store::take(&mut member, left.min(100)).await;
+            left -= deliveries.len();
+            for delivery in deliveries {
+                assert!(!outputs.contains(&text(&delivery.message)));
+            }
+        }
+        assert!(futures::poll!(member.next(1)).is_pending());
+    }
+    assert!(said.iter().any(|line| line.starts_with("settled ")));
+}
+
+#[tokio::test]
+async fn class_os_survives_the_death_of_the_process() {
+    survives(Durability::Os).await;
+}
+
+#[tokio::test]
+async fn class_disk_survives_the_death_of_the_process() {
+    survives(Durability::Disk).await;
+}

@@ -1,0 +1,15 @@
+//! The Redis-protocol port, from outside: over sockets, with redis-rs, with redis-cli, and against a real Redis.
+
+mod blocking;
+mod cases;
+mod cli;
+mod client;
+mod differential;
+mod disconnect;
+mod guard;
+mod malformed;
+mod pipeline;
+mod scripts;
+mod server;
+mod shutdown;
+mod wire;
