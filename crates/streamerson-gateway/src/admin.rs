@@ -1,0 +1,179 @@
+//! Health, metrics and routes, for an address that the public does not reach.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use serde_json::{Value, json};
+use streamerson_core::{ErrorKind, Topic};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use tower::Service;
+
+use crate::config::{Accepts, Mode, Route, Target};
+use crate::gateway::Gateway;
+use crate::response;
+
+/// How long the broker may take to say that it is there.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long its answer holds: however often health is asked for, the broker is asked rarely.
+const FRESH: Duration = Duration::from_millis(500);
+/// A topic that nobody needs to have: a broker that can say so is there.
+const PROBE: &str = "streamerson.probe";
+
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// The service of the admin address of a gateway.
+///
+/// `/livez` (also `/healthz`): the process answers. `/readyz`: the gateway is not draining, and the broker is there.
+/// `/metrics`: OpenMetrics text. `/routes`: what is served, as JSON.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    gateway: Gateway,
+    broker: Arc<Mutex<Option<(Instant, bool)>>>,
+}
+
+impl Admin {
+    /// The admin service of `gateway`.
+    pub fn new(gateway: Gateway) -> Admin {
+        Admin {
+            gateway,
+            broker: Arc::default(),
+        }
+    }
+
+    async fn answer(&self, path: &str) -> Response<Full<Bytes>> {
+        match path {
+            "/livez" | "/healthz" => respond(StatusCode::OK, TEXT, "ok\n"),
+            "/readyz" => self.readiness().await,
+            "/metrics" => respond(
+                StatusCode::OK,
+                OPEN_METRICS,
+                self.gateway.metrics().encode(),
+            ),
+            "/routes" => {
+                let routes: Value = self.gateway.routes().iter().map(describe).collect();
+                respond(StatusCode::OK, JSON, routes.to_string())
+            }
+            _ => respond(
+                StatusCode::NOT_FOUND,
+                TEXT,
+                "there are /livez, /readyz, /metrics and /routes\n",
+            ),
+        }
+    }
+
+    async fn readiness(&self) -> Response<Full<Bytes>> {
+        let unready = |why| respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, why);
+        if self.gateway.is_draining() {
+            return unready("draining\n");
+        }
+        match self.broker_is_there().await {
+            true => respond(StatusCode::OK, TEXT, "ok\n"),
+            false => unready("the broker cannot be reached\n"),
+        }
+    }
+
+    /// Asks the broker, once for all who ask at the same time.
+    async fn broker_is_there(&self) -> bool {
+        let mut known = self.broker.lock().await;
+        if let Some((at, there)) = *known
+            && at.elapsed() < FRESH
+        {
+            return there;
+        }
+        let there = self.probe().await;
+        *known = Some((Instant::now(), there));
+        there
+    }
+
+    async fn probe(&self) -> bool {
+        let Ok(topic) = Topic::new(PROBE) else {
+            return false;
+        };
+        match timeout(PATIENCE, self.gateway.broker().stats(&topic)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => error.kind() == ErrorKind::NotFound,
+            Err(_) => false,
+        }
+    }
+}
+
+impl<B> Service<Request<B>> for Admin
+where
+    B: Send + 'static,
+{
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Full<Bytes>>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let this = self.clone();
+        async move {
+            let (head, _) = request.into_parts();
+            let response = match head.method {
+                Method::GET => this.answer(head.uri.path()).await,
+                Method::HEAD => response::without_body(this.answer(head.uri.path()).await),
+                _ => {
+                    let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n");
+                    let allow = HeaderValue::from_static("GET, HEAD");
+                    response.headers_mut().insert(ALLOW, allow);
+                    response
+                }
+            };
+            Ok(response)
+        }
+        .boxed()
+    }
+}
+
+fn respond(
+    status: StatusCode,
+    ctype: HeaderValue,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, ctype);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn describe(route: &Route) -> Value {
+    let (topic, kind) = match &route.target {
+        Target::Fixed { topic, kind } => (topic.as_str(), &**kind),
+        Target::Named => ("{topic}", "{type}"),
+    };
+    json!({
+        "methods": route.methods.iter().map(Method::as_str).collect::<Vec<_>>(),
+        "path": route.path,
+        "topic": topic,
+        "type": kind,
+        "mode": match route.mode {
+            Mode::Reply => "reply",
+            Mode::Send => "send",
+        },
+        "timeout_ms": route.timeout.as_millis() as u64,
+        "max_body": route.max_body,
+        "body": match route.body {
+            Accepts::Any => "any",
+            Accepts::Json => "json",
+        },
+        "headers": route.headers.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,143 @@
+//! Reading the body of a request: bounded in size and in time.
+
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::poll_fn;
+use http_body::Body;
+
+use crate::codes;
+use crate::problem::Failure;
+
+/// The whole body, unless it is larger than `limit` or takes longer than `timeout`.
+///
+/// A body of one piece, as most are, is neither copied nor timed.
+pub(crate) async fn read<B>(body: B, limit: usize, timeout: Duration) -> Result<Bytes, Failure>
+where
+    B: Body<Data = Bytes>,
+{
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large(limit));
+    }
+    let mut collecting = pin!(collect(body, limit));
+    // What has arrived with the head needs no timer.
+    if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(collecting.as_mut().poll(cx))).await {
+        return read;
+    }
+    match tokio::time::timeout(timeout, collecting).await {
+        Ok(read) => read,
+        Err(_) => Err(Failure::new(
+            codes::REQUEST_TIMEOUT,
+            format!("the body did not arrive within {timeout:?}"),
+        )),
+    }
+}
+
+async fn collect<B>(body: B, limit: usize) -> Result<Bytes, Failure>
+where
+    B: Body<Data = Bytes>,
+{
+    let expected = body.size_hint().exact().unwrap_or(0).min(limit as u64) as usize;
+    let mut body = pin!(body);
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let frame = frame.map_err(|_| {
+            Failure::new(
+                codes::INCOMPLETE_BODY,
+                "the connection failed, or the body is not framed as HTTP says",
+            )
+        })?;
+        // Trailers have no place in a message.
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        let so_far = first.len() + rest.len();
+        if so_far + data.len() > limit {
+            return Err(too_large(limit));
+        }
+        if so_far == 0 {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.reserve(expected.max(so_far + data.len()));
+                rest.extend_from_slice(&std::mem::take(&mut first));
+            }
+            rest.extend_from_slice(&data);
+        }
+        if body.is_end_stream() {
+            break;
+        }
+    }
+    Ok(if rest.is_empty() {
+        first
+    } else {
+        rest.freeze()
+    })
+}
+
+fn too_large(limit: usize) -> Failure {
+    Failure::new(
+        codes::BODY_TOO_LARGE,
+        format!("this route accepts at most {limit} bytes"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::stream;
+    use http_body::Frame;
+    use http_body_util::{Full, StreamBody};
+    use std::convert::Infallible;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    fn chunked(chunks: &'static [&'static str]) -> impl Body<Data = Bytes, Error = Infallible> {
+        let frames = chunks
+            .iter()
+            .map(|chunk| Ok(Frame::data(Bytes::from_static(chunk.as_bytes()))));
+        StreamBody::new(stream::iter(frames))
+    }
+
+    #[tokio::test]
+    async fn a_body_of_one_piece_is_not_copied() {
+        let sent = Bytes::from(vec![7; 1000]);
+        let read = read(Full::new(sent.clone()), 1000, SOON).await.unwrap();
+        assert_eq!(read.as_ptr(), sent.as_ptr());
+    }
+
+    #[tokio::test]
+    async fn pieces_are_joined_up_to_the_limit() {
+        assert_eq!(
+            read(chunked(&["ab", "", "cd", "e"]), 5, SOON)
+                .await
+                .unwrap(),
+            "abcde"
+        );
+        let refused = read(chunked(&["ab", "cd", "ef"]), 5, SOON)
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code, codes::BODY_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn a_declared_length_over_the_limit_is_refused_unread() {
+        let refused = read(Full::new(Bytes::from(vec![0; 11])), 10, SOON)
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code, codes::BODY_TOO_LARGE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let endless = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+        let refused = read(endless, 10, SOON).await.unwrap_err();
+        assert_eq!(refused.code, codes::REQUEST_TIMEOUT);
+    }
+}

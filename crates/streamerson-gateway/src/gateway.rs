@@ -1,0 +1,359 @@
+//! The gateway: a service that answers HTTP requests through a broker.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use futures::future::{BoxFuture, FutureExt};
+use http::header::ALLOW;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::Full;
+use streamerson::Client;
+use streamerson::client::Options;
+use streamerson_core::time::unix_ms;
+use streamerson_core::{Broker, Error, ErrorKind, Message, Name, Position, Result, Topic, message};
+use tokio::time::Instant;
+use tower::Service;
+
+use crate::codes;
+use crate::config::{Accepts, Config, Mode, Route, Target};
+use crate::envelope::Envelope;
+use crate::headers::{RequestHeaders, X_REQUEST_ID};
+use crate::metrics::{ConnectionMetrics, InProgress, Metrics};
+use crate::problem::Failure;
+use crate::routes::{Found, Matched, RouteTable};
+use crate::{body, json, path, reply, response};
+
+/// Longer request targets are answered 414.
+const LONGEST_URI: usize = 8 << 10;
+
+/// What a stored message survives, on the answer to a message that was sent.
+const DURABILITY: HeaderName = HeaderName::from_static("streamerson-durability");
+
+/// Turns requests into messages and replies into responses. Clones share everything.
+///
+/// It is a [`tower::Service`], so that it mounts into an axum app; [`Server`](crate::Server) serves it on its own.
+///
+/// ```
+/// use std::sync::Arc;
+/// use streamerson_core::memory::MemoryBroker;
+/// use streamerson_core::Topic;
+/// use streamerson_gateway::{Config, Gateway, Route};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> streamerson_core::Result<()> {
+/// let mut config = Config::default();
+/// config.routes.push(Route::new("/orders", Topic::new("orders")?, "order.create"));
+/// let gateway = Gateway::open(Arc::new(MemoryBroker::new()), &config).await?;
+///
+/// let app: axum::Router = axum::Router::new()
+///     .route("/about", axum::routing::get(|| async { "a shop" }))
+///     .fallback_service(gateway);
+/// # let _ = app;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    broker: Arc<dyn Broker>,
+    client: Client,
+    routes: Vec<Route>,
+    table: RouteTable,
+    metrics: Metrics,
+    max_in_flight: usize,
+    body_read_timeout: Duration,
+    durability: HeaderValue,
+    draining: AtomicBool,
+    closed: AtomicBool,
+}
+
+impl Gateway {
+    /// Opens a gateway that serves the routes of `config` through `broker`, with one inbox for all of its replies.
+    pub async fn open(broker: Arc<dyn Broker>, config: &Config) -> Result<Gateway> {
+        if config.routes.is_empty() {
+            return Err(Error::invalid(
+                "no-routes",
+                "no routes are configured: add a [[route]], or serve every topic",
+            ));
+        }
+        let table = RouteTable::new(&config.routes)
+            .map_err(|conflict| Error::invalid("route-conflict", conflict.problem))?;
+        let settings = &config.gateway;
+        let options = Options {
+            max_in_flight: settings.max_in_flight,
+            ..Options::default()
+        };
+        let durability = broker.capabilities().durability.to_string();
+        let client = Client::open_with(broker.clone(), options).await?;
+        let paths = config.routes.iter().map(|route| route.path.as_str());
+        Ok(Gateway {
+            shared: Arc::new(Shared {
+                metrics: Metrics::new(paths, client.clone()),
+                durability: HeaderValue::try_from(durability)
+                    .unwrap_or(HeaderValue::from_static("memory")),
+                broker,
+                client,
+                routes: config.routes.clone(),
+                table,
+                max_in_flight: settings.max_in_flight,
+                body_read_timeout: settings.body_read_timeout,
+                draining: AtomicBool::new(false),
+                closed: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// Lets the gateway report that it is not ready, so that load balancers stop sending requests; those that come
+    /// all the same are served. The first step of a shutdown.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Refuses new requests (503 `draining`), waits for those that wait for a reply, at most until their deadlines, and
+    /// closes the inbox. The last step of a shutdown, after the server has drained.
+    pub async fn close(&self) {
+        self.drain();
+        self.shared.closed.store(true, Ordering::Relaxed);
+        self.shared.client.close().await;
+    }
+
+    /// What a server of this gateway counts its connections in.
+    pub fn connections(&self) -> ConnectionMetrics {
+        self.shared.metrics.connections.clone()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn broker(&self) -> &Arc<dyn Broker> {
+        &self.shared.broker
+    }
+
+    pub(crate) fn routes(&self) -> &[Route] {
+        &self.shared.routes
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+}
+
+impl<B> Service<Request<B>> for Gateway
+where
+    B: Body<Data = Bytes> + Send + 'static,
+{
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Full<Bytes>>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let shared = self.shared.clone();
+        let (head, body) = request.into_parts();
+        async move { Ok(shared.serve(&head, body).await) }.boxed()
+    }
+}
+
+impl Shared {
+    async fn serve<B>(&self, head: &Parts, body: B) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let id = message::new_id();
+        let path = canonical_path(head);
+        let found = match &path {
+            Ok(path) => self.table.find(&head.method, path),
+            Err(failure) => Err(failure.clone()),
+        };
+        let progress = self.metrics.begin(match &found {
+            Ok(Found::Route(matched)) => Some(matched.route),
+            _ => None,
+        });
+        let answer = match found {
+            Ok(Found::Route(matched)) => match self.admit(&progress) {
+                Ok(()) => self.exchange(head, body, &matched, &id).await,
+                Err(failure) => Err(failure),
+            },
+            Ok(Found::Options(allow)) => Ok(options(allow, &id)),
+            Err(failure) => Err(failure),
+        };
+        let mut response = answer.unwrap_or_else(|failure| failure.into_response(&id));
+        if let Some(theirs) = head.headers.get(X_REQUEST_ID) {
+            response.headers_mut().insert(X_REQUEST_ID, theirs.clone());
+        }
+        if head.method == Method::HEAD {
+            response = response::without_body(response);
+        }
+        progress.answered(response.status());
+        response
+    }
+
+    fn admit(&self, progress: &InProgress<'_>) -> Result<(), Failure> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Failure::new(codes::DRAINING, "try another gateway"));
+        }
+        if progress.others() >= self.max_in_flight {
+            return Err(Failure::new(
+                codes::OVERLOADED,
+                "the limit of this gateway is reached; try again soon",
+            ));
+        }
+        Ok(())
+    }
+
+    /// One request, all the way to its reply.
+    async fn exchange<B>(
+        &self,
+        head: &Parts,
+        body: B,
+        matched: &Matched<'_>,
+        id: &ByteString,
+    ) -> Result<Response<Full<Bytes>>, Failure>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let route = self
+            .routes
+            .get(matched.route)
+            .ok_or_else(|| Failure::new(codes::INTERNAL, "the route table is inconsistent"))?;
+        let (topic, kind) = target(&route.target, matched)?;
+        let headers = RequestHeaders::read(&head.headers, &route.headers)?;
+        if route.body == Accepts::Json {
+            json::check_type(headers.content_type)?;
+        }
+        let data = body::read(body, route.max_body, self.body_read_timeout).await?;
+        if route.body == Accepts::Json {
+            json::check(&head.method, &data)?;
+        }
+        let envelope = Envelope::new(head, &headers, matched, route);
+        let mut message = Message {
+            id: id.clone(),
+            kind,
+            corr: ByteString::new(),
+            reply: ByteString::new(),
+            meta: Bytes::new(),
+            data,
+        };
+        match route.mode {
+            Mode::Reply => {
+                let ms = u64::try_from(route.timeout.as_millis()).unwrap_or(u64::MAX);
+                message.meta = envelope.encode(Some(unix_ms().saturating_add(ms)))?;
+                let deadline = Instant::now() + route.timeout;
+                let dispatched = self.client.dispatch(topic, message, deadline).await;
+                reply::into_response(dispatched.map_err(of_broker)?, id)
+            }
+            Mode::Send => {
+                message.meta = envelope.encode(None)?;
+                let stored =
+                    tokio::time::timeout(route.timeout, self.client.append(topic, message));
+                let unknown = |_| {
+                    Failure::new(
+                        codes::OUTCOME_UNKNOWN,
+                        "the broker did not confirm the message in time",
+                    )
+                };
+                let position = stored.await.map_err(unknown)?.map_err(of_broker)?;
+                Ok(self.stored(position, id))
+            }
+        }
+    }
+
+    fn stored(&self, position: Position, id: &ByteString) -> Response<Full<Bytes>> {
+        let body = format!(r#"{{"id":"{id}","position":"{position}"}}"#);
+        let json = HeaderValue::from_static("application/json");
+        let mut response = response::with_body(StatusCode::ACCEPTED, Some(json), body.into(), id);
+        response
+            .headers_mut()
+            .insert(DURABILITY, self.durability.clone());
+        response
+    }
+}
+
+/// The path that routes are matched with.
+fn canonical_path(head: &Parts) -> Result<Cow<'_, str>, Failure> {
+    let uri = &head.uri;
+    if uri.path().len() + uri.query().map_or(0, str::len) >= LONGEST_URI {
+        let detail = format!("path and query are longer than {LONGEST_URI} bytes");
+        return Err(Failure::new(codes::URI_TOO_LONG, detail));
+    }
+    path::canonical(uri.path()).map_err(|why| Failure::new(codes::INVALID_PATH, why))
+}
+
+/// Where a matched request goes. Clients must write neither to inboxes nor to dead letters.
+fn target(target: &Target, matched: &Matched<'_>) -> Result<(Topic, ByteString), Failure> {
+    if let Target::Fixed { topic, kind } = target {
+        return Ok((topic.clone(), kind.clone()));
+    }
+    let parameter = |name| {
+        let value = path::decode(matched.params.get(name)?).ok()?;
+        Some(ByteString::from(&*value))
+    };
+    let named = parameter("topic").zip(parameter("type"));
+    let named = named.and_then(|(topic, kind)| {
+        // A message type is written like a name.
+        Name::new(kind.clone()).ok()?;
+        Some((Topic::new(topic).ok()?, kind))
+    });
+    let named = named.filter(|(topic, _)| !topic.is_inbox() && !topic.is_dead_letters());
+    named.ok_or_else(|| {
+        Failure::new(
+            codes::ROUTE_NOT_FOUND,
+            "this path does not name a topic and a message type: each is 1 to 200 of A-Z a-z 0-9 . _ -, and inboxes are not served",
+        )
+    })
+}
+
+fn options(allow: &HeaderValue, id: &ByteString) -> Response<Full<Bytes>> {
+    let mut response = response::with_body(StatusCode::NO_CONTENT, None, Bytes::new(), id);
+    response.headers_mut().insert(ALLOW, allow.clone());
+    response
+}
+
+/// A failure on the way to the worker. Its detail is for the log: it may name what clients should not see.
+fn of_broker(error: Error) -> Failure {
+    match (error.kind(), error.code()) {
+        (ErrorKind::Unavailable, "overloaded") => Failure::new(
+            codes::OVERLOADED,
+            "too many requests wait for their reply; try again soon",
+        ),
+        (ErrorKind::Unavailable, _) => {
+            tracing::debug!(%error, "a request was not stored");
+            Failure::new(
+                codes::BROKER_UNAVAILABLE,
+                "the request was not stored; try again soon",
+            )
+        }
+        (ErrorKind::Unknown, "no-reply-in-time") => Failure::new(
+            codes::NO_REPLY_IN_TIME,
+            "no reply arrived before the deadline; the request may have been handled, or may still be",
+        ),
+        (ErrorKind::Unknown, _) => {
+            tracing::debug!(%error, "it is not known whether a request was stored");
+            Failure::new(
+                codes::OUTCOME_UNKNOWN,
+                "the broker did not confirm the request; it may have been stored, and may be handled",
+            )
+        }
+        (ErrorKind::Closed, _) => Failure::new(codes::DRAINING, "try another gateway"),
+        _ => {
+            tracing::error!(%error, "a request failed in a way that no request should");
+            Failure::new(codes::INTERNAL, "the log of the gateway has the reason")
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! What is counted, under Prometheus names. Counting on the way of a request is a handful of atomic operations.
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use http::StatusCode;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use streamerson::Client;
+
+/// Upper bounds of the duration buckets, in seconds.
+const BUCKETS: [f64; 15] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// The label of requests that match no route.
+const UNMATCHED: &str = "unmatched";
+
+/// The statuses that HTTP has, for the handles of [`RouteMetrics`].
+const STATUSES: std::ops::Range<usize> = 100..600;
+
+type Durations = Family<Answered, Histogram, fn() -> Histogram>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    route: String,
+    code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByRoute {
+    route: String,
+}
+
+/// The metrics of one gateway.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    routes: Vec<RouteMetrics>,
+    unmatched: RouteMetrics,
+    in_flight: Gauge,
+    pub(crate) connections: ConnectionMetrics,
+}
+
+/// The handles of one route: looked up once, so that a request only counts.
+#[derive(Debug)]
+pub(crate) struct RouteMetrics {
+    route: String,
+    durations: Durations,
+    by_status: Box<[OnceLock<Histogram>]>,
+    in_flight: Gauge,
+    cancelled: Counter,
+}
+
+/// What a [`Server`](crate::Server) counts.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectionMetrics {
+    pub(crate) open: Gauge,
+    pub(crate) refused: Counter,
+    pub(crate) timed_out: Counter,
+}
+
+impl ConnectionMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let ConnectionMetrics {
+            open,
+            refused,
+            timed_out,
+        } = self.clone();
+        registry.register("gateway_connections", "Open connections", open);
+        registry.register(
+            "gateway_connections_refused",
+            "Connections answered 503 and closed because there were too many",
+            refused,
+        );
+        registry.register(
+            "gateway_connections_timed_out",
+            "Connections closed because the client was too slow, or idle",
+            timed_out,
+        );
+    }
+}
+
+impl Metrics {
+    /// The metrics of routes with these path templates, and of `client`.
+    pub(crate) fn new<'a>(paths: impl Iterator<Item = &'a str>, client: Client) -> Metrics {
+        let mut registry = Registry::with_prefix("streamerson");
+        let durations = Durations::new_with_constructor(|| Histogram::new(BUCKETS));
+        let in_flight = Family::<ByRoute, Gauge>::default();
+        let cancelled = Family::<ByRoute, Counter>::default();
+        registry.register(
+            "gateway_request_duration_seconds",
+            "Time from the head of a request to its answer",
+            durations.clone(),
+        );
+        registry.register(
+            "gateway_requests_in_flight",
+            "Requests in progress",
+            in_flight.clone(),
+        );
+        registry.register(
+            "gateway_requests_cancelled",
+            "Requests whose client hung up before the answer",
+            cancelled.clone(),
+        );
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The version of this program", build);
+        registry.register_collector(Box::new(ClientCollector(client)));
+        let connections = ConnectionMetrics::default();
+        connections.register(&mut registry);
+        let route = |path: &str| RouteMetrics::new(path, &durations, &in_flight, &cancelled);
+        Metrics {
+            routes: paths.map(route).collect(),
+            unmatched: route(UNMATCHED),
+            registry,
+            in_flight: Gauge::default(),
+            connections,
+        }
+    }
+
+    fn route(&self, at: Option<usize>) -> &RouteMetrics {
+        at.and_then(|at| self.routes.get(at))
+            .unwrap_or(&self.unmatched)
+    }
+
+    /// Begins a request to the route at this place of the list, or to none.
+    pub(crate) fn begin(&self, route: Option<usize>) -> InProgress<'_> {
+        let route = self.route(route);
+        route.in_flight.inc();
+        InProgress {
+            route,
+            all: &self.in_flight,
+            others: self.in_flight.inc(),
+            started: Instant::now(),
+            answered: false,
+        }
+    }
+
+    /// The OpenMetrics text.
+    pub(crate) fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl RouteMetrics {
+    fn new(
+        path: &str,
+        durations: &Durations,
+        in_flight: &Family<ByRoute, Gauge>,
+        cancelled: &Family<ByRoute, Counter>,
+    ) -> RouteMetrics {
+        let label = ByRoute { route: path.into() };
+        RouteMetrics {
+            route: path.into(),
+            durations: durations.clone(),
+            by_status: STATUSES.map(|_| OnceLock::new()).collect(),
+            in_flight: in_flight.get_or_create_owned(&label),
+            cancelled: cancelled.get_or_create_owned(&label),
+        }
+    }
+
+    fn answered(&self, status: StatusCode, seconds: f64) {
+        let slot = self
+            .by_status
+            .get(usize::from(status.as_u16()) - STATUSES.start);
+        let Some(slot) = slot else {
+            return;
+        };
+        let histogram = slot.get_or_init(|| {
+            self.durations.get_or_create_owned(&Answered {
+                route: self.route.clone(),
+                code: status.as_u16(),
+            })
+        });
+        histogram.observe(seconds);
+    }
+}
+
+/// One request in progress. Dropped without an answer, it was cancelled.
+#[derive(Debug)]
+pub(crate) struct InProgress<'a> {
+    route: &'a RouteMetrics,
+    all: &'a Gauge,
+    others: i64,
+    started: Instant,
+    answered: bool,
+}
+
+impl InProgress<'_> {
+    /// How many requests were in progress when this one began.
+    pub(crate) fn others(&self) -> usize {
+        self.others.try_into().unwrap_or(0)
+    }
+
+    pub(crate) fn answered(mut self, status: StatusCode) {
+        self.answered = true;
+        self.route
+            .answered(status, self.started.elapsed().as_secs_f64());
+    }
+}
+
+impl Drop for InProgress<'_> {
+    fn drop(&mut self) {
+        self.all.dec();
+        self.route.in_flight.dec();
+        if !self.answered {
+            self.route.cancelled.inc();
+        }
+    }
+}
+
+/// What the client has counted by itself, read when metrics are.
+#[derive(Debug)]
+struct ClientCollector(Client);
+
+impl Collector for ClientCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let stats = self.0.stats();
+        for (name, help, count) in [
+            (
+                "client_messages_sent",
+                "Messages stored by the broker",
+                stats.sent,
+            ),
+            (
+                "client_messages_failed",
+                "Messages that the broker did not take",
+                stats.failed,
+            ),
+            ("client_replies", "Requests answered", stats.answered),
+            (
+                "client_timeouts",
+                "Requests whose deadline passed without a reply",
+                stats.timed_out,
+            ),
+            (
+                "client_late_replies",
+                "Replies that nobody waited for",
+                stats.late,
+            ),
+        ] {
+            let counter = ConstCounter::new(count);
+            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            counter.encode(metric)?;
+        }
+        Ok(())
+    }
+}
