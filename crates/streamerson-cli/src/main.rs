@@ -1,2 +1,32 @@
-//! The `streamerson` command.
-fn main() {}
+//! The `streamerson` command. [`cli`] lists what there is to call, [`command`] holds one file per command.
+
+mod cli;
+mod command;
+mod demo;
+mod duration;
+mod edge;
+mod endpoint;
+mod failure;
+mod log;
+mod output;
+mod payload;
+mod program;
+mod signal;
+mod storage;
+mod template;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match cli::Cli::parse().run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,66 @@
+//! The command line: what there is to call.
+
+use clap::{Parser, Subcommand};
+
+use crate::command::completions::Completions;
+use crate::command::dev::Dev;
+use crate::command::gateway::GatewayCommand;
+use crate::command::reply::Reply;
+use crate::command::request::Request;
+use crate::command::send::Send;
+use crate::command::tail::Tail;
+use crate::command::topic::TopicCommand;
+use crate::failure::Result;
+use crate::log::LogArgs;
+
+const AFTER_HELP: &str = "\
+Examples:
+  streamerson dev --demo
+  streamerson request hello greet --data '{\"name\":\"Ada\"}'
+  streamerson reply hello greet --json '{\"howdy\":\"there, {{payload.name}}\"}'
+  streamerson reply hello greet -- python3 worker.py
+  streamerson tail hello --from earliest -o json
+
+Data goes to standard output, messages to standard error.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 conflict, 5 not authorized,
+  6 broker or worker unreachable, 124 no answer in time";
+
+/// APIs over durable streams: a gateway, a broker and tools, in one program
+#[derive(Debug, Parser)]
+#[command(name = "streamerson", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    log: LogArgs,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Dev(Dev),
+    Gateway(GatewayCommand),
+    Send(Send),
+    Request(Request),
+    Reply(Reply),
+    Tail(Tail),
+    Topic(TopicCommand),
+    Completions(Completions),
+}
+
+impl Cli {
+    /// Does what was asked for.
+    pub(crate) async fn run(self) -> Result<()> {
+        self.log.start()?;
+        match self.command {
+            Command::Dev(dev) => dev.run().await,
+            Command::Gateway(gateway) => gateway.run().await,
+            Command::Send(send) => send.run().await,
+            Command::Request(request) => request.run().await,
+            Command::Reply(reply) => reply.run().await,
+            Command::Tail(tail) => tail.run().await,
+            Command::Topic(topic) => topic.run().await,
+            Command::Completions(completions) => completions.run(),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `streamerson dev`: gateway, embedded broker, its Redis-protocol port and admin server, in one process.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Args;
+use streamerson_core::Durability;
+use streamerson_gateway::Config;
+use tokio_util::sync::CancellationToken;
+
+use crate::demo;
+use crate::edge::{Edge, EdgeArgs};
+use crate::failure::{Failure, Result};
+use crate::output::message;
+use crate::signal;
+use crate::storage::{OpenStorage, Storage, Wanted};
+
+const REDIS_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 6380);
+
+/// Run everything on this machine: gateway, durable broker, and its Redis-protocol port
+///
+/// Nothing has to be installed or configured. Without routes, every topic and type is served at /TOPIC/TYPE. Workers and
+/// commands in other processes reach the broker through its Redis-protocol port. The first Ctrl-C lets requests in flight
+/// finish, the second ends at once.
+#[derive(Debug, Args)]
+pub(crate) struct Dev {
+    #[command(flatten)]
+    edge: EdgeArgs,
+
+    /// Where the embedded broker speaks the Redis protocol [default: 127.0.0.1:6380]
+    #[arg(long, value_name = "IP:PORT")]
+    redis_listen: Option<SocketAddr>,
+
+    /// Directory of the embedded broker [default: ./.streamerson]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// What an acknowledged message survives: nothing (memory), the end of this process (os), a power loss (disk)
+    /// [default: disk]
+    #[arg(long, value_name = "memory|os|disk")]
+    durability: Option<Durability>,
+
+    /// Use this broker instead of the embedded one, for example redis://127.0.0.1:6379
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "STREAMERSON_BROKER",
+        hide_env_values = true
+    )]
+    broker: Option<String>,
+
+    /// Configuration, with routes
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Run demo workers too, and say what to try
+    #[arg(long)]
+    demo: bool,
+}
+
+impl Dev {
+    pub(crate) async fn run(self) -> Result<()> {
+        let mut config = self.edge.configuration(self.config.as_deref())?;
+        config.broker = self.broker.or(config.broker);
+        let serves_all = config.routes.is_empty();
+        config.serve_every_topic();
+        let storage = Storage::resolve(Wanted {
+            broker: config.broker.clone(),
+            data: self.data,
+            durability: self.durability,
+            redis_listen: self.redis_listen,
+        })?;
+        let edge = Edge::bind(&config)?;
+        let storage = storage.open(config.namespace.clone(), REDIS_LISTEN).await?;
+        let shutdown = signal::shutdown()?;
+
+        let lines = announce(&edge, &storage, &config, serves_all, self.demo);
+        let OpenStorage { broker, port, .. } = storage;
+        let edge = edge.open(broker.clone(), &config).await?;
+        for line in lines {
+            message(&line);
+        }
+
+        // Workers go on until the gateway has its last reply.
+        let answered = CancellationToken::new();
+        let gateway = async {
+            edge.serve(shutdown.clone()).await;
+            answered.cancel();
+        };
+        let workers = async {
+            if !self.demo {
+                return Ok(());
+            }
+            let served = demo::serve(broker, answered.clone()).await;
+            shutdown.cancel();
+            served.map_err(Failure::from)
+        };
+        let port = async {
+            if let Some(port) = port {
+                port.serve(answered.cancelled()).await;
+            }
+        };
+        let ((), workers, ()) = tokio::join!(gateway, workers, port);
+        workers
+    }
+}
+
+/// What there is, and what to do with it.
+fn announce(
+    edge: &Edge,
+    storage: &OpenStorage,
+    config: &Config,
+    serves_all: bool,
+    demo: bool,
+) -> Vec<String> {
+    let gateway = edge.url();
+    let routes = match serves_all {
+        true => "/{topic}/{type}".to_owned(),
+        false => format!(" ({} routes)", config.routes.len()),
+    };
+    let mut lines = vec![format!("gateway  {gateway}{routes}")];
+    match &storage.port {
+        Some(port) => {
+            let address = port.local_addr();
+            lines.push(format!(
+                "broker   redis://{address} (embedded, for workers and commands)"
+            ));
+            lines.push(format!("data     {}", storage.place));
+        }
+        None => lines.push(format!("broker   {}", storage.place)),
+    }
+    if let Some(admin) = edge.admin_url() {
+        lines.push(format!("admin    {admin}/readyz"));
+    }
+    if demo {
+        let commands = demo::commands(serves_all.then_some(&gateway), &storage.flag());
+        let labels = ["try      ", "         ", "         "];
+        lines.extend(
+            labels
+                .iter()
+                .zip(commands)
+                .map(|(label, command)| format!("{label}{command}")),
+        );
+    }
+    for warning in &storage.broker.capabilities().warnings {
+        lines.push(format!("warning: {warning}"));
+    }
+    lines.push("stop     Ctrl-C".to_owned());
+    lines
+}

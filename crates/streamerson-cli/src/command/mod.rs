@@ -1,0 +1,10 @@
+//! The commands, one file each: its arguments, and `run`.
+
+pub(crate) mod completions;
+pub(crate) mod dev;
+pub(crate) mod gateway;
+pub(crate) mod reply;
+pub(crate) mod request;
+pub(crate) mod send;
+pub(crate) mod tail;
+pub(crate) mod topic;

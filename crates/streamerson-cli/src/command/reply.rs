@@ -1,0 +1,218 @@
+//! `streamerson reply`: answers messages of one type, with a template or by a program.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use clap::Args;
+use http::StatusCode;
+use streamerson::{IntoReply, NoReply, Problem, Request, Worker};
+use streamerson_core::{Name, Start, Topic};
+
+use crate::endpoint::BrokerArgs;
+use crate::failure::{Failure, Result};
+use crate::output::message;
+use crate::program::{Answer, Program, Running, Spec, line};
+use crate::template::Template;
+use crate::{duration, signal};
+
+/// How often a request is put to a program that dies of it. What nobody waits for is delivered again instead.
+const TRIES: u32 = 3;
+
+/// Answer messages of one type, with a template or by a program
+///
+/// Runs until Ctrl-C. Several of these share the work when they have the same group; by default the group is
+/// named after the type. A group sees every message of its topic: those of other types are passed over here, and stay
+/// with the groups that answer them. So the members of one group must answer the same type.
+///
+/// With --json, each string of the template is rendered for itself, with: id, type, meta, payload, path and query (of an
+/// HTTP request). Example: '{"howdy":"there, {{ payload.name | default("stranger") }}"}'. A string that is one
+/// expression keeps its type: "{{ payload.count + 1 }}" is a number.
+///
+/// With -- CMD, the program is started once and gets one JSON object per line on its standard input:
+/// {"id":…,"type":…,"meta":{…},"payload":…}. It answers each, in order, with one line on its standard output: the
+/// payload of the reply, as JSON. A payload that is not JSON comes as "payload_base64", an empty one as null. Programs
+/// that buffer their output must flush it after each line. When the program dies it is started again; the message it was
+/// working on is tried again, the others are handed to the new process. Its standard error is passed through.
+#[derive(Debug, Args)]
+pub(crate) struct Reply {
+    /// Topic to work on
+    topic: Topic,
+
+    /// Message type to answer
+    #[arg(value_name = "TYPE")]
+    kind: String,
+
+    /// Answer with this JSON, whose strings are templates
+    #[arg(
+        long,
+        value_name = "TEMPLATE",
+        required_unless_present = "program",
+        conflicts_with = "program"
+    )]
+    json: Option<String>,
+
+    /// Program that answers, and its arguments
+    #[arg(last = true, value_name = "CMD")]
+    program: Vec<OsString>,
+
+    /// Consumer group [default: reply-TYPE]
+    #[arg(long, value_name = "NAME")]
+    group: Option<Name>,
+
+    /// Where the group begins if it is new
+    #[arg(
+        long,
+        value_name = "earliest|latest|POSITION",
+        default_value = "earliest"
+    )]
+    from: Start,
+
+    /// How many messages are worked on at the same time; a program is given so many before it answers the first
+    #[arg(long, value_name = "N", default_value = "16", value_parser = clap::value_parser!(u16).range(1..))]
+    concurrency: u16,
+
+    /// How many processes of the program to run
+    #[arg(long, value_name = "N", default_value = "1", conflicts_with = "json", value_parser = clap::value_parser!(u16).range(1..))]
+    processes: u16,
+
+    /// How long the program may take to answer a message before it is killed and started again
+    #[arg(long, value_name = "DURATION", default_value = "30s", conflicts_with = "json", value_parser = duration::parse)]
+    answer_within: Duration,
+
+    #[command(flatten)]
+    broker: BrokerArgs,
+}
+
+/// Answers requests of one type.
+#[derive(Clone)]
+struct Responder {
+    kind: Arc<str>,
+    by: By,
+}
+
+#[derive(Clone)]
+enum By {
+    Template(Arc<Template>),
+    Program(Program),
+}
+
+impl Reply {
+    pub(crate) async fn run(self) -> Result<()> {
+        let group = self.group()?;
+        let (by, mut running) = self.responder()?;
+        let broker = self.broker.connect().await?;
+        let responder = Responder {
+            kind: self.kind.as_str().into(),
+            by,
+        };
+        let shutdown = signal::shutdown()?;
+        message(&format!(
+            "answering {} on {} as group {group} (Ctrl-C stops)",
+            self.kind, self.topic
+        ));
+        let worker = Worker::new(broker)
+            .topic(self.topic.to_byte_string())
+            .group(ByteString::from(group.as_str()))
+            .start(self.from)
+            .concurrency(self.concurrency.into())
+            .serve(tower::service_fn(move |request| {
+                let responder = responder.clone();
+                async move { Ok::<_, Infallible>(responder.answer(request).await) }
+            }))
+            .with_graceful_shutdown(shutdown.cancelled_owned());
+        tokio::select! {
+            served = worker.into_future() => served?,
+            // What the program owes goes to other members.
+            failure = running.failed() => return Err(failure),
+        }
+        running.ended().await
+    }
+
+    fn group(&self) -> Result<Name> {
+        match &self.group {
+            Some(group) => Ok(group.clone()),
+            None => Name::new(format!("reply-{}", self.kind)).map_err(|_| {
+                Failure::usage(
+                    "group-missing",
+                    format!("the type {:?} cannot be part of a group's name", self.kind),
+                )
+                .with_help("name the group with --group NAME")
+            }),
+        }
+    }
+
+    fn responder(&self) -> Result<(By, Running)> {
+        if let Some(template) = &self.json {
+            let template = Arc::new(Template::parse(template)?);
+            return Ok((By::Template(template), Running::default()));
+        }
+        if self.processes > self.concurrency {
+            return Err(Failure::usage(
+                "idle-processes",
+                format!(
+                    "of --processes {} some would have nothing to do with --concurrency {}",
+                    self.processes, self.concurrency
+                ),
+            ));
+        }
+        let (program, running) = Program::start(Spec {
+            command: self.program.clone(),
+            processes: self.processes.into(),
+            depth: self.concurrency.div_ceil(self.processes).into(),
+            answer_within: self.answer_within,
+        })?;
+        Ok((By::Program(program), running))
+    }
+}
+
+impl Responder {
+    async fn answer(&self, request: Request) -> streamerson::Reply {
+        if request.kind() != &*self.kind {
+            return NoReply.into_reply();
+        }
+        match &self.by {
+            By::Template(template) => match template.render(request.message()) {
+                Ok(json) => streamerson::Reply::new(json),
+                Err(error) => Problem::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "template-failed",
+                    format!("the template cannot be rendered for this message: {error}"),
+                )
+                .into_reply(),
+            },
+            By::Program(program) => {
+                let asking = ask(program, &request);
+                let Some(left) = request.deadline().remaining() else {
+                    return asking.await;
+                };
+                tokio::time::timeout(left, asking)
+                    .await
+                    .unwrap_or_else(|_| {
+                        let detail = "the deadline passed before the program answered";
+                        Problem::new(StatusCode::GATEWAY_TIMEOUT, "deadline-passed", detail)
+                            .into_reply()
+                    })
+            }
+        }
+    }
+}
+
+async fn ask(program: &Program, request: &Request) -> streamerson::Reply {
+    let question = line::question(request.message());
+    let waited_for = request.message().reply_to().is_some();
+    let mut tries = if waited_for { TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let problem = match program.ask(question.clone()).await {
+            Ok(Answer::Payload(json)) => return streamerson::Reply::new(json),
+            Ok(Answer::Unusable(why)) => ("invalid-reply", why),
+            Err(_) if tries > 0 => continue,
+            Err(died) => ("program-died", died.reason),
+        };
+        return Problem::new(StatusCode::BAD_GATEWAY, problem.0, problem.1).into_reply();
+    }
+}

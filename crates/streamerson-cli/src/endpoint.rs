@@ -1,0 +1,116 @@
+//! `--broker` and `--namespace`: which broker a command talks to.
+
+use std::sync::Arc;
+
+use clap::Args;
+use streamerson_core::{Broker, ErrorKind, Name};
+
+use crate::failure::{Failure, Result};
+
+/// The Redis-protocol port of a local `streamerson dev`.
+pub(crate) const LOCAL: &str = "redis://127.0.0.1:6380";
+const NAMESPACE: &str = "streamerson";
+
+/// Where topics are.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Broker")]
+pub(crate) struct BrokerArgs {
+    /// Broker: redis://HOST:PORT, rediss://…, unix:PATH, or embedded:DIR[?durability=memory|os|disk].
+    /// Default: the Redis-protocol port of a local `streamerson dev`, redis://127.0.0.1:6380
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "STREAMERSON_BROKER",
+        hide_env_values = true
+    )]
+    pub(crate) broker: Option<String>,
+
+    /// Prefix of every key in the broker
+    #[arg(long, value_name = "NAME", env = "STREAMERSON_NAMESPACE")]
+    pub(crate) namespace: Option<Name>,
+}
+
+impl BrokerArgs {
+    /// Connects to the broker.
+    pub(crate) async fn connect(&self) -> Result<Arc<dyn Broker>> {
+        let url = self.broker.as_deref().unwrap_or(LOCAL);
+        if url.starts_with("memory:") {
+            return Err(Failure::usage(
+                "broker-not-shared",
+                "memory: lives inside one process, so nothing else could see what this command does there",
+            )
+            .with_help("start `streamerson dev --durability memory`, and leave --broker out"));
+        }
+        let namespace = match &self.namespace {
+            Some(namespace) => namespace.clone(),
+            None => Name::new(NAMESPACE)?,
+        };
+        match &self.broker {
+            Some(url) => reachable(url, namespace).await,
+            None => streamerson::connect_in(LOCAL, namespace).await.map_err(|error| {
+                let away = error.kind() == ErrorKind::Unavailable;
+                let failure = Failure::from(error);
+                match away {
+                    true => failure.with_help(
+                        "start `streamerson dev` in another terminal, or name a broker with --broker URL (or STREAMERSON_BROKER)",
+                    ),
+                    false => failure,
+                }
+            }),
+        }
+    }
+}
+
+/// Connects to the broker at `url`, which somebody has named.
+pub(crate) async fn reachable(url: &str, namespace: Name) -> Result<Arc<dyn Broker>> {
+    let broker = streamerson::connect_in(url, namespace).await;
+    broker.map_err(|error| {
+        let away = error.kind() == ErrorKind::Unavailable;
+        let failure = Failure::from(error);
+        match away {
+            true => failure
+                .with_help("check --broker (or STREAMERSON_BROKER), and that the broker runs"),
+            false => failure,
+        }
+    })
+}
+
+/// `url` without user and password.
+pub(crate) fn redacted(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return without_query(url).to_owned();
+    };
+    // The last @, wherever it stands: a secret may hold any other character.
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://***@{}", without_query(host)),
+        None => format!("{scheme}://{}", without_query(rest)),
+    }
+}
+
+/// A query may hold a password too: `unix://PATH?pass=…`.
+fn without_query(url: &str) -> &str {
+    url.split_once('?').map_or(url, |(url, _)| url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let shown = [
+            ("redis://h:1/2", "redis://h:1/2"),
+            ("redis://user:p@ss@h:1/2", "redis://***@h:1/2"),
+            ("rediss://:secret@h", "rediss://***@h"),
+            ("redis://:a/b?c@h?d", "redis://***@h"),
+            (
+                "unix:///run/redis.sock?pass=secret",
+                "unix:///run/redis.sock",
+            ),
+            ("unix:/run/redis.sock?pass=secret", "unix:/run/redis.sock"),
+        ];
+        for (url, expected) in shown {
+            assert_eq!(redacted(url), expected);
+        }
+    }
+}

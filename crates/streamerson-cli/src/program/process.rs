@@ -1,0 +1,126 @@
+//! One running process: questions on its stdin, answers on its stdout, its stderr passed through.
+
+use std::ffi::OsString;
+use std::io;
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use super::line::{Line, Lines, MAX_ANSWER};
+
+/// How long a process may take to end once its stdin is closed.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long we wait for the exit status of a process that closed its stdout.
+const STATUS: Duration = Duration::from_secs(1);
+
+pub(crate) struct Process {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Lines<BufReader<ChildStdout>>,
+    outgoing: BytesMut,
+}
+
+impl Process {
+    /// Starts `command`, whose first word is the program.
+    pub(crate) fn start(command: &[OsString]) -> io::Result<Process> {
+        let (program, arguments) = command
+            .split_first()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Ctrl-C is for us: the program must be able to answer what it has been asked.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdin = child.stdin.take();
+        let stdout = child
+            .stdout
+            .take()
+            .ok_or_else(|| io::Error::other("no standard output"))?;
+        Ok(Process {
+            child,
+            stdin,
+            lines: Lines::new(BufReader::new(stdout), MAX_ANSWER),
+            outgoing: BytesMut::new(),
+        })
+    }
+
+    /// Has `question` written, in its turn.
+    pub(crate) fn put(&mut self, question: &Bytes) {
+        self.outgoing.extend_from_slice(question);
+    }
+
+    /// Writes questions until there is a line; none when the process closed its output. Safe to cancel.
+    pub(crate) async fn next(&mut self) -> Option<Line> {
+        loop {
+            let Process {
+                stdin,
+                lines,
+                outgoing,
+                ..
+            } = self;
+            let pending = !outgoing.is_empty() && stdin.is_some();
+            tokio::select! {
+                line = lines.next() => return line.unwrap_or_default(),
+                written = write(stdin, outgoing), if pending => match written {
+                    Ok(count) => outgoing.advance(count),
+                    // It reads no more, but may still answer what it has read.
+                    Err(_) => *stdin = None,
+                },
+            }
+        }
+    }
+
+    /// Ends a process that owes nothing: closes its stdin, and waits for a while.
+    pub(crate) async fn finish(mut self) {
+        self.stdin = None;
+        if tokio::time::timeout(GRACE, self.child.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the program did not end when its input did, and was killed");
+            self.kill().await;
+        }
+    }
+
+    /// Ends a process that closed its output, and answers how it ended.
+    pub(crate) async fn status(mut self) -> String {
+        self.stdin = None;
+        match tokio::time::timeout(STATUS, self.child.wait()).await {
+            Ok(Ok(status)) => format!("the program ended: {status}"),
+            _ => {
+                self.kill().await;
+                "the program closed its output, and was killed".to_owned()
+            }
+        }
+    }
+
+    /// Ends the process, and what it started, at once.
+    pub(crate) async fn kill(mut self) {
+        let group = self
+            .child
+            .id()
+            .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(group) = group {
+            // It may have ended meanwhile.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = self.child.wait().await;
+    }
+}
+
+async fn write(stdin: &mut Option<ChildStdin>, outgoing: &BytesMut) -> io::Result<usize> {
+    match stdin {
+        Some(stdin) => match stdin.write(outgoing).await? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            count => Ok(count),
+        },
+        None => Err(io::ErrorKind::BrokenPipe.into()),
+    }
+}

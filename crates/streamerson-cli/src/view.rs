@@ -1,0 +1,140 @@
+//! A message as JSON: what `tail` and `request` print, and what a program gets on its stdin. Always one line.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use streamerson_core::message::Foreign;
+use streamerson_core::{Entry, Message};
+
+/// A message as a program sees it: `id`, `type`, `meta`, `payload`.
+///
+/// A payload that is not JSON is in `payload_base64` instead; an empty one is `null`.
+pub(crate) struct Work<'a>(pub(crate) &'a Message);
+
+impl Serialize for Work<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &*self.0.id)?;
+        map.serialize_entry("type", &*self.0.kind)?;
+        meta(&mut map, &self.0.meta)?;
+        payload(&mut map, &self.0.data)?;
+        map.end()
+    }
+}
+
+/// An entry of a topic with all its fields; one that is not a message has `foreign` (its fields) and `reason`.
+pub(crate) struct Record<'a>(pub(crate) &'a Entry);
+
+impl Serialize for Record<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("position", &self.0.position.to_string())?;
+        match &self.0.message {
+            Ok(message) => {
+                map.serialize_entry("id", &*message.id)?;
+                map.serialize_entry("type", &*message.kind)?;
+                map.serialize_entry("corr", &*message.corr)?;
+                map.serialize_entry("reply", &*message.reply)?;
+                meta(&mut map, &message.meta)?;
+                payload(&mut map, &message.data)?;
+            }
+            Err(foreign) => {
+                map.serialize_entry("foreign", &fields(foreign))?;
+                map.serialize_entry("reason", &foreign.reason)?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// A reply, as `request -o json` prints it.
+pub(crate) struct Reply<'a> {
+    pub(crate) message: &'a Message,
+    pub(crate) status: u16,
+}
+
+impl Serialize for Reply<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &*self.message.id)?;
+        map.serialize_entry("status", &self.status)?;
+        meta(&mut map, &self.message.meta)?;
+        payload(&mut map, &self.message.data)?;
+        map.end()
+    }
+}
+
+/// `json` as one line of JSON, number for number and key for key; none when it is not JSON.
+pub(crate) fn one_line(json: &[u8]) -> Option<Box<RawValue>> {
+    let raw: &RawValue = serde_json::from_slice(json).ok()?;
+    let text = raw.get();
+    if !text.contains(['\n', '\r']) {
+        return Some(raw.to_owned());
+    }
+    // Inside a JSON string a line feed is always escaped, so each one here is white space.
+    RawValue::from_string(text.replace(['\n', '\r'], " ")).ok()
+}
+
+fn meta<M: SerializeMap>(map: &mut M, meta: &Bytes) -> Result<(), M::Error> {
+    if meta.is_empty() {
+        return map.serialize_entry("meta", &serde_json::Map::new());
+    }
+    match one_line(meta) {
+        Some(json) => map.serialize_entry("meta", &json),
+        None => map.serialize_entry("meta_base64", &STANDARD.encode(meta)),
+    }
+}
+
+fn payload<M: SerializeMap>(map: &mut M, data: &Bytes) -> Result<(), M::Error> {
+    if data.is_empty() {
+        return map.serialize_entry("payload", &());
+    }
+    match one_line(data) {
+        Some(json) => map.serialize_entry("payload", &json),
+        None => map.serialize_entry("payload_base64", &STANDARD.encode(data)),
+    }
+}
+
+fn fields(foreign: &Foreign) -> Vec<(String, String)> {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    foreign
+        .fields
+        .iter()
+        .map(|(name, value)| (text(name), text(value)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(data: &'static [u8]) -> String {
+        let mut message = Message::new("greet", data);
+        message.id = "1".into();
+        serde_json::to_string(&Work(&message)).unwrap()
+    }
+
+    #[test]
+    fn json_passes_as_it_was_written_on_one_line() {
+        assert_eq!(
+            work(b"{\n  \"n\": 1.50000000000000000000001\r\n}"),
+            r#"{"id":"1","type":"greet","meta":{},"payload":{   "n": 1.50000000000000000000001  }}"#
+        );
+    }
+
+    #[test]
+    fn what_is_not_json_passes_as_base64() {
+        assert_eq!(
+            work(b"\xff\n"),
+            r#"{"id":"1","type":"greet","meta":{},"payload_base64":"/wo="}"#
+        );
+    }
+
+    #[test]
+    fn an_empty_payload_is_null() {
+        assert!(work(b"").ends_with(r#""payload":null}"#));
+    }
+}

@@ -1,0 +1,134 @@
+//! Wrong usage, brokers that cannot be reached, and what helps.
+
+use streamerson_testkit::redis::RedisServer;
+
+use crate::support::run;
+
+#[tokio::test]
+async fn help_tells_the_exit_codes() {
+    let help = run(["--help"]).await.ok();
+    assert!(help.contains("124 no answer in time"), "{help}");
+    for command in [
+        "dev",
+        "gateway",
+        "send",
+        "request",
+        "reply",
+        "tail",
+        "topic",
+        "completions",
+    ] {
+        assert!(help.contains(command), "{command}");
+        run([command, "--help"]).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn wrong_usage_exits_with_2() {
+    for arguments in [
+        &["snd"][..],
+        &["send", "no/topic", "t"],
+        &["tail", "orders", "--from", "yesterday"],
+        &["tail", "orders", "-n", "0"],
+        &["request", "orders", "o", "--timeout", "5"],
+        &["reply", "orders", "o"],
+        &["reply", "orders", "o", "--json", "1", "--", "cat"],
+        &["reply", "orders", "o", "--json", "1", "--processes", "2"],
+        &["reply", "orders", "o", "--json", "{"],
+        &["reply", "orders", "o o", "--json", "1"],
+        &[
+            "reply",
+            "orders",
+            "o",
+            "--processes",
+            "9",
+            "--concurrency",
+            "8",
+            "--",
+            "cat",
+        ],
+        &["dev", "--durability", "tape"],
+        &["dev", "--listen", "8080"],
+        &["send", "orders", "o", "--log", "a=b=c"],
+        &["send", "orders", "o", "--broker", "memory:"],
+    ] {
+        let ended = run(arguments).await;
+        assert_eq!(ended.code, 2, "{arguments:?}: {}", ended.stderr);
+        assert!(
+            ended.stderr.starts_with("error: "),
+            "{arguments:?}: {}",
+            ended.stderr
+        );
+        assert_eq!(ended.stdout, "");
+    }
+}
+
+#[tokio::test]
+async fn an_unreachable_broker_exits_with_6_and_keeps_its_secret() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let url = format!("redis://user:s3cret@{address}");
+    for arguments in [
+        &["send", "orders", "o"][..],
+        &["request", "orders", "o"],
+        &["tail", "orders"],
+        &["topic", "ls"],
+        &["reply", "orders", "o", "--json", "1"],
+    ] {
+        let ended = run(arguments.iter().copied().chain(["--broker", &url])).await;
+        assert_eq!(ended.code, 6, "{arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains("help: "), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("s3cret"), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_exits_with_5() {
+    let redis = RedisServer::builder().password("right").start().await;
+    for url in [
+        redis.url().replace("right", "wrong"),
+        redis.url().replace(":right@", ""),
+    ] {
+        let ended = run(["send", "orders", "o", "--broker", &url]).await;
+        assert_eq!(ended.code, 5, "{}", ended.stderr);
+        assert!(!ended.stderr.contains("wrong@"), "{}", ended.stderr);
+    }
+    let url = redis.url();
+    run(["send", "orders", "o", "--broker", &url]).await.ok();
+}
+
+#[tokio::test]
+async fn completions_are_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(
+            run(["completions", shell])
+                .await
+                .ok()
+                .contains("streamerson"),
+            "{shell}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_environment_names_the_broker_and_a_flag_wins() {
+    let redis = RedisServer::start().await;
+    let list = |broker: &str| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_streamerson"));
+        command
+            .args(["topic", "ls", "-o", "json"])
+            .env("STREAMERSON_BROKER", broker);
+        command
+    };
+    let output = list(&redis.url()).output().await.unwrap();
+    assert_eq!(output.stdout, b"[]\n");
+    let output = list("nonsense:")
+        .args(["--broker", &redis.url()])
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(output.stdout, b"[]\n");
+    let output = list("nonsense:").output().await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}

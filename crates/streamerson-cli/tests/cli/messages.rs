@@ -1,0 +1,305 @@
+//! `send`, `request`, `tail` and `topic`.
+
+use serde_json::json;
+use streamerson_testkit::redis::RedisServer;
+
+use crate::support::{Dev, run, run_with_input};
+
+#[tokio::test]
+async fn send_prints_id_and_position() {
+    let dev = Dev::start(&[]).await;
+    let text = dev.run(&["send", "orders", "order.create"]).await.ok();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    assert_eq!((words.len(), words[0].len()), (2, 36), "{text}");
+
+    let sent = dev
+        .run(&["send", "orders", "order.create", "-d", "{}", "-o", "json"])
+        .await
+        .json();
+    let tail = dev
+        .run(&[
+            "tail", "orders", "--from", words[1], "-n", "1", "-o", "json",
+        ])
+        .await
+        .json();
+    assert_eq!(
+        (&tail["id"], &tail["position"]),
+        (&sent["id"], &sent["position"])
+    );
+}
+
+#[tokio::test]
+async fn a_payload_comes_from_the_line_a_file_or_stdin() {
+    let dev = Dev::start(&[]).await;
+    let file = dev.directory.path().join("order.json");
+    std::fs::write(&file, "{\n \"n\": 2\n}\n").unwrap();
+    let at = format!("@{}", file.display());
+    dev.run(&["send", "orders", "o", "--data", r#"{"n":1}"#])
+        .await
+        .ok();
+    dev.run(&["send", "orders", "o", "--data", &at]).await.ok();
+    let send = [
+        "send",
+        "orders",
+        "o",
+        "--data",
+        "-",
+        "--broker",
+        &dev.broker,
+    ];
+    run_with_input(send, b"{\"n\":3}").await.ok();
+    let plain = [
+        "send",
+        "orders",
+        "o",
+        "--data",
+        "caf\u{e9}",
+        "--content-type",
+        "text/plain",
+    ];
+    dev.run(&plain).await.ok();
+
+    let tail = dev
+        .run(&[
+            "tail", "orders", "--from", "earliest", "-n", "4", "-o", "json",
+        ])
+        .await
+        .ok();
+    let records: Vec<serde_json::Value> = tail
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let numbers: Vec<_> = records
+        .iter()
+        .map(|record| record["payload"]["n"].clone())
+        .collect();
+    assert_eq!(numbers[..3], [json!(1), json!(2), json!(3)]);
+    assert_eq!(records[3]["payload_base64"], json!("Y2Fmw6k="));
+    assert_eq!(records[3]["meta"], json!({"ctype": "text/plain"}));
+}
+
+#[tokio::test]
+async fn a_payload_that_is_not_json_needs_a_content_type() {
+    let ended = run(["send", "orders", "o", "--data", "hello"]).await;
+    let said = ended.failed(2, "invalid-payload");
+    assert!(said.contains("--content-type"), "{said}");
+    run(["send", "orders", "o", "--data", "@no-such-file"])
+        .await
+        .failed(3, "unreadable-payload");
+}
+
+#[tokio::test]
+async fn request_prints_the_payload_and_tells_the_outcome() {
+    let dev = Dev::start(&["--demo"]).await;
+    let request = |arguments: &'static [&'static str]| dev.run(arguments);
+
+    let greeting = request(&["request", "hello", "greet", "-d", r#"{"name":"Ada"}"#]).await;
+    assert_eq!(greeting.ok(), "{\"howdy\":\"there, Ada\"}\n");
+
+    let reply = request(&[
+        "request",
+        "notes",
+        "add",
+        "-d",
+        r#"{"text":"x"}"#,
+        "-o",
+        "json",
+    ])
+    .await
+    .json();
+    assert_eq!(reply["status"], json!(201));
+    assert_eq!(reply["meta"]["status"], json!(201));
+    assert_eq!(reply["payload"], json!({"id": 1, "text": "x"}));
+    assert!(reply["id"].is_string());
+
+    let missing = request(&[
+        "request",
+        "notes",
+        "remove",
+        "-d",
+        r#"{"id":9}"#,
+        "-o",
+        "json",
+    ])
+    .await;
+    let reply: serde_json::Value = serde_json::from_str(&missing.stdout).unwrap();
+    assert_eq!(reply["status"], json!(404));
+    assert_eq!(reply["meta"]["err"]["code"], json!("no-such-note"));
+    let said = missing.failed(3, "no-such-note");
+    assert!(said.contains("there is no note 9"), "{said}");
+
+    request(&["request", "notes", "add", "-d", "7"])
+        .await
+        .failed(1, "invalid-payload");
+    request(&["request", "notes", "nothing"])
+        .await
+        .failed(3, "unknown-type");
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_answers_times_out() {
+    let dev = Dev::start(&[]).await;
+    let ended = dev
+        .run(&["request", "nobody", "listens", "--timeout", "200ms"])
+        .await;
+    assert_eq!(ended.stdout, "");
+    let said = ended.failed(124, "no-reply-in-time");
+    assert!(said.contains("streamerson topic show nobody"), "{said}");
+}
+
+#[tokio::test]
+async fn tail_follows_and_ends_quietly_when_nobody_reads() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    use streamerson_testkit::process::Process;
+
+    let dev = Dev::start(&[]).await;
+    let tail = [
+        "tail",
+        "orders",
+        "--from",
+        "earliest",
+        "--broker",
+        &dev.broker,
+    ];
+    let mut tail = Process::spawn(
+        Command::new(env!("CARGO_BIN_EXE_streamerson"))
+            .args(tail)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped()),
+    )
+    .unwrap();
+    let mut stdout = BufReader::new(tail.take_stdout().unwrap());
+    for payload in ["1", "2"] {
+        dev.run(&["send", "orders", "o", "--data", payload])
+            .await
+            .ok();
+        let (line, rest) = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            (line, stdout)
+        })
+        .await
+        .unwrap();
+        assert!(line.trim_end().ends_with(payload), "{line}");
+        stdout = rest;
+    }
+    drop(stdout);
+    dev.run(&["send", "orders", "o"]).await.ok();
+    let status = tail.exited(crate::support::PATIENCE).await.unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut tail.take_stderr().unwrap(), &mut said).unwrap();
+    assert_eq!((status.code(), said.as_str()), (Some(0), ""));
+}
+
+#[tokio::test]
+async fn what_others_wrote_does_not_reach_the_terminal_as_control_characters() {
+    let dev = Dev::start(&[]).await;
+    let send = [
+        "send",
+        "orders",
+        "o",
+        "--content-type",
+        "text/plain",
+        "--data",
+        "a\u{1b}[2Jb\nc",
+    ];
+    dev.run(&send).await.ok();
+    let text = dev
+        .run(&["tail", "orders", "--from", "earliest", "-n", "1"])
+        .await
+        .ok();
+    assert!(text.ends_with("a\\u{1b}[2Jb\\nc\n"), "{text:?}");
+}
+
+#[tokio::test]
+async fn entries_that_are_not_messages_are_shown_as_such() {
+    let redis = RedisServer::start().await;
+    redis.cli(&["XADD", "streamerson:{orders}", "*", "color", "red"]);
+    let tail = [
+        "tail",
+        "orders",
+        "--from",
+        "earliest",
+        "-n",
+        "1",
+        "--broker",
+        &redis.url(),
+    ];
+    let text = run(tail).await.ok();
+    assert!(text.contains("not a message"), "{text}");
+    let record = run(tail.iter().chain(&["-o", "json"])).await.json();
+    assert_eq!(record["foreign"], json!([["color", "red"]]));
+}
+
+#[tokio::test]
+async fn topics_are_listed_and_shown() {
+    let dev = Dev::start(&["--demo"]).await;
+    dev.run(&["send", "orders", "o"]).await.ok();
+    dev.run(&["request", "hello", "greet"]).await.ok();
+
+    let topics = dev.run(&["topic", "ls", "-o", "json"]).await.json();
+    let names: Vec<&str> = topics
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| t["topic"].as_str().unwrap())
+        .collect();
+    assert!(
+        names.contains(&"orders") && names.contains(&"hello"),
+        "{names:?}"
+    );
+    let table = dev.run(&["topic", "ls"]).await.ok();
+    assert!(table.starts_with("TOPIC"), "{table}");
+
+    let shown = dev
+        .run(&["topic", "show", "hello", "-o", "json"])
+        .await
+        .json();
+    assert_eq!(
+        (&shown["topic"], &shown["length"]),
+        (&json!("hello"), &json!(1))
+    );
+    assert_eq!(shown["groups"][0]["name"], json!("demo"));
+    let table = dev.run(&["topic", "show", "hello"]).await.ok();
+    assert!(table.contains("GROUP") && table.contains("demo"), "{table}");
+
+    let missing = dev.run(&["topic", "show", "no-such-topic"]).await;
+    assert_eq!(missing.code, 3, "{}", missing.stderr);
+}
+
+#[tokio::test]
+async fn namespaces_are_apart() {
+    let redis = RedisServer::start().await;
+    let url = redis.url();
+    let send = [
+        "send",
+        "orders",
+        "o",
+        "--broker",
+        &url,
+        "--namespace",
+        "shop",
+    ];
+    run(send).await.ok();
+    let ls = ["topic", "ls", "-o", "json", "--broker", &url];
+    assert_eq!(run(ls).await.json(), json!([]));
+    let ls = run(ls.iter().chain(&["--namespace", "shop"])).await.json();
+    assert_eq!(ls[0]["topic"], json!("orders"));
+}
+
+#[tokio::test]
+async fn an_embedded_directory_needs_no_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!(
+        "embedded:{}?durability=os",
+        directory.path().join("data").display()
+    );
+    run(["send", "orders", "o", "--data", "1", "--broker", &url])
+        .await
+        .ok();
+    let tail = [
+        "tail", "orders", "--from", "earliest", "-n", "1", "-o", "json", "--broker", &url,
+    ];
+    assert_eq!(run(tail).await.json()["payload"], json!(1));
+}

@@ -1,0 +1,213 @@
+//! `reply -- CMD`: programs that answer, fail, hang, and die.
+
+use serde_json::json;
+
+use crate::support::{Dev, PATIENCE, Running, run};
+
+/// Starts `reply TOPIC work` with a shell script as the program.
+fn worker(dev: &Dev, options: &[&str], script: &str) -> Running {
+    let reply = ["reply", "jobs", "work", "--broker", &dev.broker];
+    let program = ["--", "sh", "-c", script];
+    Running::start(reply.iter().chain(options).chain(&program))
+}
+
+/// Asks for `payload` to be worked on.
+async fn request(dev: &Dev, payload: &str) -> crate::support::Ended {
+    dev.run(&[
+        "request",
+        "jobs",
+        "work",
+        "--data",
+        payload,
+        "--timeout",
+        "20s",
+    ])
+    .await
+}
+
+#[tokio::test]
+async fn a_program_gets_the_message_and_answers_with_the_payload() {
+    let dev = Dev::start(&[]).await;
+    let _worker = worker(&dev, &[], "cat");
+    let (status, seen) = dev.post("/jobs/work?q=1", "{\n\"n\": 1.0}").await;
+    assert_eq!(status, 200);
+    assert_eq!(seen["type"], json!("work"));
+    assert_eq!(seen["payload"].to_string(), r#"{"n":1.0}"#);
+    assert_eq!(seen["meta"]["http"]["query"], json!("q=1"));
+    assert_eq!(seen["id"].as_str().unwrap().len(), 36);
+}
+
+#[tokio::test]
+async fn answers_belong_to_their_questions() {
+    let dev = Dev::start(&[]).await;
+    let _worker = worker(&dev, &["--concurrency", "8"], "cat");
+    let requests = (0..40).map(|n| {
+        let dev = &dev;
+        async move { (n, dev.post("/jobs/work", &n.to_string()).await) }
+    });
+    for (n, (status, seen)) in futures::future::join_all(requests).await {
+        assert_eq!((status, &seen["payload"]), (200, &json!(n)));
+    }
+}
+
+#[tokio::test]
+async fn a_line_that_is_not_json_fails_its_request_only() {
+    let dev = Dev::start(&[]).await;
+    let script =
+        r#"while read -r line; do case "$line" in *bad*) echo oops;; *) echo 1;; esac; done"#;
+    let _worker = worker(&dev, &[], script);
+    let said = request(&dev, r#""bad""#).await.failed(1, "invalid-reply");
+    assert!(said.contains("status 502"), "{said}");
+    assert_eq!(request(&dev, r#""good""#).await.ok(), "1\n");
+}
+
+#[tokio::test]
+async fn an_endless_line_fails_its_request_only() {
+    let dev = Dev::start(&[]).await;
+    let script = r#"while read -r line; do case "$line" in
+        *long*) head -c 20000000 /dev/zero | tr '\0' 1; echo;; *) echo 1;; esac; done"#;
+    let _worker = worker(&dev, &[], script);
+    request(&dev, r#""long""#).await.failed(1, "invalid-reply");
+    assert_eq!(request(&dev, r#""good""#).await.ok(), "1\n");
+}
+
+#[tokio::test]
+async fn a_program_that_died_once_is_started_again_and_answers() {
+    let dev = Dev::start(&[]).await;
+    let flag = dev.directory.path().join("flag");
+    let script = format!(
+        r#"if ! [ -e {flag} ]; then read -r line; touch {flag}; exit 3; fi; while read -r line; do echo 1; done"#,
+        flag = flag.display()
+    );
+    let _worker = worker(&dev, &[], &script);
+    assert_eq!(request(&dev, "{}").await.ok(), "1\n");
+    assert!(flag.exists());
+}
+
+#[tokio::test]
+async fn a_message_that_kills_the_program_fails_alone() {
+    let dev = Dev::start(&[]).await;
+    let script =
+        r#"while read -r line; do case "$line" in *poison*) exit 3;; *) echo 1;; esac; done"#;
+    let _worker = worker(&dev, &[], script);
+    let bad = request(&dev, r#""poison""#);
+    let good = futures::future::join_all((0..5).map(|_| request(&dev, r#""good""#)));
+    let (bad, good) = tokio::join!(bad, good);
+    let said = bad.failed(1, "program-died");
+    assert!(said.contains("exit status: 3"), "{said}");
+    for good in good {
+        assert_eq!(good.ok(), "1\n");
+    }
+}
+
+#[tokio::test]
+async fn a_message_nobody_waits_for_that_kills_the_program_ends_in_the_dead_letters() {
+    let dev = Dev::start(&[]).await;
+    let script =
+        r#"while read -r line; do case "$line" in *poison*) exit 3;; *) echo 1;; esac; done"#;
+    let _worker = worker(&dev, &[], script);
+    dev.run(&["send", "jobs", "work", "--data", r#""poison""#])
+        .await
+        .ok();
+    let tail = [
+        "tail", "jobs:dlq", "--from", "earliest", "-n", "1", "-o", "json",
+    ];
+    let letter = dev.run(&tail).await.json();
+    assert_eq!(letter["payload"], json!("poison"));
+    assert_eq!(letter["meta"]["dlq"]["code"], json!("program-died"));
+    assert_eq!(letter["meta"]["dlq"]["attempts"], json!(5));
+    assert_eq!(request(&dev, r#""good""#).await.ok(), "1\n");
+}
+
+#[tokio::test]
+async fn a_program_that_hangs_is_killed_with_what_it_started() {
+    let dev = Dev::start(&[]).await;
+    let pid = dev.directory.path().join("pid");
+    // The sleeper holds the program's output open, and would outlive the shell.
+    let script = format!("sleep 1000 & echo $! > {}; wait", pid.display());
+    let mut worker = worker(&dev, &["--answer-within", "200ms"], &script);
+    request(&dev, "{}").await.failed(1, "program-died");
+    worker.process.terminate();
+    assert_eq!(worker.ended().await.0, 0);
+    let sleeper = std::fs::read_to_string(&pid).unwrap();
+    let process = format!("/proc/{}/stat", sleeper.trim());
+    let running = |stat: String| !stat.contains(") Z ");
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while std::fs::read_to_string(&process).is_ok_and(running) {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the sleeper still runs"
+        );
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_keeps_dying_ends_the_worker_and_keeps_the_message() {
+    let dev = Dev::start(&[]).await;
+    dev.run(&["send", "jobs", "work", "--data", "1"]).await.ok();
+    let (code, said) = worker(&dev, &[], "exit 7").ended().await;
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains("program-keeps-dying") && said.contains("exit status: 7"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_an_error_at_once() {
+    let ended = run(["reply", "jobs", "work", "--", "no-such-program"]).await;
+    let said = ended.failed(1, "program-not-started");
+    assert!(said.contains("no-such-program"), "{said}");
+}
+
+#[tokio::test]
+async fn several_processes_work_at_the_same_time() {
+    let dev = Dev::start(&[]).await;
+    let _worker = worker(
+        &dev,
+        &["--processes", "2"],
+        "while read -r line; do sleep 0.5; echo $$; done",
+    );
+    let (one, two) = tokio::join!(request(&dev, "1"), request(&dev, "2"));
+    assert_ne!(one.ok(), two.ok());
+}
+
+#[tokio::test]
+async fn sigterm_lets_the_program_finish_its_message() {
+    let dev = Dev::start(&[]).await;
+    let gate = dev.directory.path().join("gate");
+    let script = format!(
+        "mkfifo {gate}; while read -r line; do echo started >&2; read -r _ < {gate}; echo 1; done; echo ended >&2",
+        gate = gate.display()
+    );
+    let mut worker = worker(&dev, &[], &script);
+    let request = request(&dev, "{}");
+    let finish = async {
+        worker.line("started").await;
+        worker.process.terminate();
+        worker.line("stopping").await;
+        tokio::task::spawn_blocking(move || std::fs::write(gate, "go\n"))
+            .await
+            .unwrap()
+            .unwrap();
+        worker.line("ended").await;
+        worker.ended().await.0
+    };
+    let (answer, code) = tokio::join!(request, finish);
+    assert_eq!((answer.ok().as_str(), code), ("1\n", 0));
+}
+
+#[tokio::test]
+async fn the_message_of_a_killed_worker_goes_to_another() {
+    let dev = Dev::start(&[]).await;
+    let mut first = worker(&dev, &[], "read -r line; echo started >&2; read -r line");
+    let request = request(&dev, "{}");
+    let takeover = async {
+        first.line("started").await;
+        first.process.kill();
+        worker(&dev, &[], "while read -r line; do echo 2; done")
+    };
+    let (answer, _second) = tokio::join!(request, takeover);
+    assert_eq!(answer.ok(), "2\n");
+}

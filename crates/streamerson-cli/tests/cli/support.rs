@@ -1,0 +1,298 @@
+//! What the tests share: the command itself, a running `dev`, and plain HTTP.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+use streamerson_testkit::process::Process;
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// The bound of every wait; reached only when something is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+const BINARY: &str = env!("CARGO_BIN_EXE_streamerson");
+const VARIABLES: [&str; 4] = [
+    "STREAMERSON_BROKER",
+    "STREAMERSON_NAMESPACE",
+    "STREAMERSON_LOG_FORMAT",
+    "RUST_LOG",
+];
+
+/// How a command ended, and what it said.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// What it printed, after success.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        self.stdout
+    }
+
+    /// What it printed as JSON, after success.
+    #[track_caller]
+    pub(crate) fn json(self) -> Value {
+        serde_json::from_str(&self.ok()).unwrap()
+    }
+
+    /// Checks exit code and error code, and answers what it said on stderr.
+    #[track_caller]
+    pub(crate) fn failed(self, exit: i32, code: &str) -> String {
+        assert_eq!(self.code, exit, "{}", self.stderr);
+        assert!(
+            self.stderr.starts_with("error: ") && self.stderr.contains(&format!("({code})")),
+            "{}",
+            self.stderr
+        );
+        self.stderr
+    }
+}
+
+/// Runs `streamerson` to its end.
+pub(crate) async fn run<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Ended {
+    run_with_input(arguments, b"").await
+}
+
+/// Runs `streamerson` to its end, with `input` on its stdin.
+pub(crate) async fn run_with_input<A: AsRef<OsStr>>(
+    arguments: impl IntoIterator<Item = A>,
+    input: &[u8],
+) -> Ended {
+    let mut command = tokio::process::Command::new(BINARY);
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    for variable in VARIABLES {
+        command.env_remove(variable);
+    }
+    let mut child = command.spawn().unwrap();
+    // It may end without reading.
+    let _ = child.stdin.take().unwrap().write_all(input).await;
+    let output = timeout(PATIENCE, child.wait_with_output())
+        .await
+        .expect("the command ends")
+        .unwrap();
+    Ended {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A `streamerson` that keeps running, killed when this is dropped.
+pub(crate) struct Running {
+    pub(crate) process: Process,
+    lines: mpsc::UnboundedReceiver<String>,
+    seen: Vec<String>,
+}
+
+impl Running {
+    /// Starts `streamerson`; what it prints on stdout and stderr is kept.
+    pub(crate) fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Running {
+        Running::start_in(Path::new("."), arguments)
+    }
+
+    /// Starts `streamerson` in a directory.
+    pub(crate) fn start_in<A: AsRef<OsStr>>(
+        directory: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Running {
+        let mut command = std::process::Command::new(BINARY);
+        command
+            .args(arguments)
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for variable in VARIABLES {
+            command.env_remove(variable);
+        }
+        let mut process = Process::spawn(&mut command).unwrap();
+        let (sender, lines) = mpsc::unbounded_channel();
+        let stderr = BufReader::new(process.take_stderr().unwrap());
+        let stdout = BufReader::new(process.take_stdout().unwrap());
+        forward(stderr, sender.clone());
+        forward(stdout, sender);
+        Running {
+            process,
+            lines,
+            seen: Vec::new(),
+        }
+    }
+
+    /// Waits for a line that contains `text`.
+    pub(crate) async fn line(&mut self, text: &str) -> String {
+        let waiting = async {
+            while let Some(line) = self.lines.recv().await {
+                self.seen.push(line.clone());
+                if line.contains(text) {
+                    return Some(line);
+                }
+            }
+            None
+        };
+        match timeout(PATIENCE, waiting).await {
+            Ok(Some(line)) => line,
+            _ => panic!("no line with {text:?} in {:#?}", self.seen),
+        }
+    }
+
+    /// Waits for its end, and answers its exit code and all it said.
+    pub(crate) async fn ended(mut self) -> (i32, String) {
+        let status = self
+            .process
+            .exited(PATIENCE)
+            .await
+            .expect("the command ends");
+        while let Ok(Some(line)) = timeout(PATIENCE, self.lines.recv()).await {
+            self.seen.push(line);
+        }
+        (status.code().unwrap_or(-1), self.seen.join("\n"))
+    }
+}
+
+fn forward(source: impl BufRead + Send + 'static, sender: mpsc::UnboundedSender<String>) {
+    std::thread::spawn(move || {
+        for line in source.lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// A running `streamerson dev` with its files in a directory of its own.
+pub(crate) struct Dev {
+    pub(crate) running: Running,
+    pub(crate) directory: TempDir,
+    /// `http://…` of the gateway.
+    pub(crate) http: String,
+    /// `redis://…` of the Redis-protocol port; empty when there is none.
+    pub(crate) broker: String,
+    /// `http://…` of the admin port.
+    pub(crate) admin: String,
+}
+
+/// Arguments that let the system choose the ports.
+pub(crate) const FREE_PORTS: [&str; 6] = [
+    "--listen",
+    "127.0.0.1:0",
+    "--redis-listen",
+    "127.0.0.1:0",
+    "--admin",
+    "127.0.0.1:0",
+];
+
+impl Dev {
+    /// Starts `dev` on the embedded broker, and waits until it is ready.
+    pub(crate) async fn start(arguments: &[&str]) -> Dev {
+        let directory = tempfile::tempdir().unwrap();
+        Dev::start_in(directory, arguments).await
+    }
+
+    /// Starts `dev` on the embedded broker in `directory`, and waits until it is ready.
+    pub(crate) async fn start_in(directory: TempDir, arguments: &[&str]) -> Dev {
+        let arguments: Vec<&str> = ["dev"]
+            .into_iter()
+            .chain(FREE_PORTS)
+            .chain(arguments.iter().copied())
+            .collect();
+        Dev::ready(Running::start_in(directory.path(), arguments), directory).await
+    }
+
+    /// Starts `dev` on the broker at `url`, and waits until it is ready.
+    pub(crate) async fn start_on(url: &str, arguments: &[&str]) -> Dev {
+        let directory = tempfile::tempdir().unwrap();
+        let ports = [
+            "dev",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--broker",
+            url,
+        ];
+        let arguments = ports.iter().chain(arguments);
+        Dev::ready(Running::start_in(directory.path(), arguments), directory).await
+    }
+
+    async fn ready(mut running: Running, directory: TempDir) -> Dev {
+        let http = address(&running.line("gateway ").await, "http://");
+        let broker = address(&running.line("broker ").await, "redis://");
+        let admin = address(&running.line("admin ").await, "http://");
+        running.line("stop ").await;
+        Dev {
+            running,
+            directory,
+            http,
+            broker,
+            admin,
+        }
+    }
+
+    /// Stops it with SIGTERM, waits for its end, and gives its directory back.
+    pub(crate) async fn stop(mut self) -> TempDir {
+        self.running.process.terminate();
+        let (code, said) = self.running.ended().await;
+        assert_eq!(code, 0, "{said}");
+        self.directory
+    }
+
+    /// Runs a command against this broker.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
+        run(arguments.iter().chain(&["--broker", &self.broker])).await
+    }
+
+    /// POSTs `body` to the gateway.
+    pub(crate) async fn post(&self, path: &str, body: &str) -> (u16, Value) {
+        http("POST", &format!("{}{path}", self.http), body).await
+    }
+}
+
+fn address(line: &str, scheme: &str) -> String {
+    let rest = line.split_once(scheme).map_or("", |(_, rest)| rest);
+    let end = rest
+        .find(|c: char| !(c.is_ascii_alphanumeric() || ".:[]".contains(c)))
+        .unwrap_or(rest.len());
+    format!("{scheme}{}", &rest[..end])
+}
+
+/// One HTTP exchange; a body that is not JSON is answered as text.
+pub(crate) async fn http(method: &str, url: &str, body: &str) -> (u16, Value) {
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(url)
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
+        .unwrap();
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let response = timeout(PATIENCE, client.request(request))
+        .await
+        .expect("the gateway answers")
+        .unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    (
+        status,
+        serde_json::from_slice(&body).unwrap_or(Value::String(text)),
+    )
+}

@@ -1,1 +1,0 @@
-//! Examples, each run by the tests.
