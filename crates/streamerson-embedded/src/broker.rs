@@ -110,7 +110,7 @@ impl Broker for EmbeddedBroker {
             body: Body::Message(append.message),
             position: None,
         });
-        self.engine.append(entries.collect()).boxed()
+        self.engine.append(entries)
     }
 
     fn read<'a>(

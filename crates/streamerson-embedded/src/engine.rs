@@ -8,8 +8,9 @@
 //! To wait for news: take [`Engine::changed`], create and enable its `notified()`, look, and await it when there was
 //! nothing. It fires when entries become visible, and when a member of any group of the topic gave something back.
 //!
-//! Inside: `state` and `topic` (what is known, behind one lock), `cold` (where entries stand), `op` (what is queued),
-//! `commit` with `decide`, `apply` and `change` (how it is stored), `checkpoint` and `recover`, `read` (back from the log).
+//! Inside: `state` and `topic` (what is known, behind one lock), `cold` (where entries stand), `op` (what is asked),
+//! `queue` and `drive` (who commits), `commit` with `decide`,
+//! `apply` and `change` (how it is stored), `checkpoint` and `recover`, `read` (back from the log).
 
 mod apply;
 mod change;
@@ -17,9 +18,11 @@ mod checkpoint;
 mod cold;
 mod commit;
 mod decide;
+mod drive;
 #[cfg(test)]
 mod faults;
 mod op;
+mod queue;
 mod read;
 mod recover;
 mod shared;
@@ -29,10 +32,9 @@ mod topic;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use futures::future::{BoxFuture, FutureExt};
 use streamerson_core::group::{Grant, Group};
 use streamerson_core::retention::{Retention, Trimmed};
 use streamerson_core::time::{Millis, Monotonic, unix_ms};
@@ -47,8 +49,9 @@ use crate::log::files::{Files, System};
 use crate::log::writer::Settings;
 use crate::{Options, Recovery};
 use commit::Committer;
+use drive::Drive;
 use op::{Change, Changed, Item, Op, Pending};
-use read::Loading;
+pub(crate) use read::Loading;
 use shared::Shared;
 use state::{Limit, State};
 
@@ -57,6 +60,8 @@ const PART: usize = 1 << 20;
 
 /// A lease that does not run out: only what was given back is due under it.
 const AGES: Millis = 1 << 60;
+
+type Answered<T> = oneshot::Receiver<T>;
 
 /// A range is answered in parts of about this size.
 const RANGE: usize = 8 << 20;
@@ -155,15 +160,7 @@ struct Inner {
     shared: Arc<Shared>,
     durability: Durability,
     recovery: Recovery,
-    committer: Commits,
-}
-
-#[derive(Debug)]
-enum Commits {
-    /// On a thread of its own: it waits for the disk.
-    Thread(Mutex<Option<JoinHandle<()>>>),
-    /// On the caller's thread: class `memory` waits for nothing.
-    Inline(Mutex<Committer>),
+    drive: Drive,
 }
 
 impl Engine {
@@ -198,21 +195,8 @@ impl Engine {
         let (log, recovery) = recover::recover(directory, settings, &mut state, moment)?;
         let shared = Arc::new(Shared::new(state, clock, unix_ms));
         let committer = Committer::new(shared.clone(), Some(log));
-        let thread = std::thread::Builder::new()
-            .name("streamerson-commit".into())
-            .spawn(move || committer.run())
-            .map_err(|error| {
-                let detail = format!("the committer thread could not be started: {error}");
-                Error::unavailable("no-thread", detail)
-            })?;
-        Ok(Engine {
-            inner: Arc::new(Inner {
-                shared,
-                durability: options.durability,
-                recovery,
-                committer: Commits::Thread(Mutex::new(Some(thread))),
-            }),
-        })
+        let drive = Drive::start(shared.clone(), committer, options.durability)?;
+        Ok(Engine::new(shared, drive, options.durability, recovery))
     }
 
     /// Opens nothing: class `memory`.
@@ -220,12 +204,22 @@ impl Engine {
         let state = State::new(Limit::Store(options.memory_bytes));
         let shared = Arc::new(Shared::new(state, Monotonic::start(), unix_ms));
         let committer = Committer::new(shared.clone(), None);
+        let drive = Drive::new(shared.clone(), committer, Durability::Memory);
+        Engine::new(shared, drive, Durability::Memory, Recovery::default())
+    }
+
+    fn new(
+        shared: Arc<Shared>,
+        drive: Drive,
+        durability: Durability,
+        recovery: Recovery,
+    ) -> Engine {
         Engine {
             inner: Arc::new(Inner {
                 shared,
-                durability: Durability::Memory,
-                recovery: Recovery::default(),
-                committer: Commits::Inline(Mutex::new(committer)),
+                durability,
+                recovery,
+                drive,
             }),
         }
     }
@@ -252,18 +246,13 @@ impl Engine {
     }
 
     /// Appends, and answers positions in the order of the batch once they are stored.
-    pub(crate) async fn append(&self, batch: Vec<NewEntry>) -> Vec<Result<Position>> {
+    pub(crate) fn append(
+        &self,
+        batch: impl IntoIterator<Item = NewEntry>,
+    ) -> BoxFuture<'static, Vec<Result<Position>>> {
+        let batch = batch.into_iter();
         let mut answers = Vec::with_capacity(1);
-        let (mut part, mut bytes) = (Vec::with_capacity(batch.len()), 0);
-        let submit = |part: Vec<Pending>| {
-            let (answer, answered) = oneshot::channel();
-            let count = part.len();
-            self.submit(Op::Append {
-                entries: part,
-                answer,
-            });
-            (answered, count)
-        };
+        let (mut part, mut bytes) = (Vec::with_capacity(batch.size_hint().0), 0);
         for entry in batch {
             let mut pending = Pending::new(entry);
             let bound = match op::check_sizes(std::slice::from_ref(&pending)) {
@@ -274,25 +263,35 @@ impl Engine {
                 }
             };
             if bytes + bound > PART && !part.is_empty() {
-                answers.push(submit(std::mem::take(&mut part)));
+                answers.push(self.append_part(std::mem::take(&mut part)));
                 bytes = 0;
             }
             bytes += bound;
             part.push(pending);
         }
         if !part.is_empty() {
-            answers.push(submit(part));
+            answers.push(self.append_part(part));
         }
-        let mut results = Vec::new();
-        for (answered, count) in answers {
-            let part = answered.await;
-            let part = part.unwrap_or_else(|_| (0..count).map(|_| Err(unanswered())).collect());
-            match results.is_empty() {
-                true => results = part,
-                false => results.extend(part),
+        async move {
+            let mut results = Vec::new();
+            for (answered, count) in answers {
+                let part = answered.await;
+                let part = part.unwrap_or_else(|_| (0..count).map(|_| Err(unanswered())).collect());
+                match results.is_empty() {
+                    true => results = part,
+                    false => results.extend(part),
+                }
             }
+            results
         }
-        results
+        .boxed()
+    }
+
+    fn append_part(&self, entries: Vec<Pending>) -> (Answered<Vec<Result<Position>>>, usize) {
+        let (answer, answered) = oneshot::channel();
+        let count = entries.len();
+        self.submit(Op::Append { entries, answer });
+        (answered, count)
     }
 
     /// Settles deliveries of `key` in the name of `member`, each with its outputs in one step, in the order of the batch.
@@ -372,7 +371,9 @@ impl Engine {
         want: Want,
         max: usize,
     ) -> Result<Vec<Work>> {
-        self.grant(key, member, want, max)?.load().await
+        let granted = self.grant(key, member, want, max)?;
+        let works = granted.load(usize::MAX).await?.into_iter();
+        Ok(works.map(|(grant, body)| Work { grant, body }).collect())
     }
 
     /// The first half of [`Engine::take`]: grants, and says what is to be loaded.
@@ -382,7 +383,7 @@ impl Engine {
         member: &Name,
         want: Want,
         max: usize,
-    ) -> Result<Granted> {
+    ) -> Result<Loading<Grant>> {
         let now = self.now();
         let mut state = self.inner.shared.state.lock();
         if let Some(failure) = &state.failure {
@@ -391,15 +392,7 @@ impl Engine {
         let topic = state.topic_mut(&key.topic);
         let taken = topic.and_then(|topic| topic.take(&key.group, member, now, want, max));
         let taken = taken.ok_or_else(|| state::no_group(key))?;
-        let (mut there, mut gone) = (Vec::with_capacity(taken.len()), Vec::new());
-        for (grant, slot) in taken {
-            match slot {
-                Some(slot) => there.push((grant, slot)),
-                None => gone.push(grant),
-            }
-        }
-        let there = Loading::new(&state, there);
-        Ok(Granted { there, gone })
+        Ok(Loading::new(&state, taken))
     }
 
     /// Acts on a group under the lock: `claim`, `extend`, `leave`, `seen`, or only looks. Not for settling, which is
@@ -470,7 +463,9 @@ impl Engine {
         max: usize,
         direction: Direction,
     ) -> Result<Vec<(Position, Body)>> {
-        self.find(topic, from, to, max, direction).load(RANGE).await
+        let found = self.find(topic, from, to, max, direction);
+        let loaded = found.load(RANGE).await?.into_iter();
+        Ok(loaded.filter_map(|(at, body)| Some((at, body?))).collect())
     }
 
     /// The first half of [`Engine::range`]: finds, and says what is to be loaded.
@@ -500,20 +495,11 @@ impl Engine {
         let loading = {
             let state = self.inner.shared.state.lock();
             let topic = state.topic(topic);
-            let slots = positions.iter().enumerate().filter_map(|(at, position)| {
-                let slot = topic.and_then(|topic| topic.slot(*position))?;
-                Some((at, slot))
-            });
-            let found = slots.collect();
-            Loading::new(&state, found)
+            let slot = |at: &Position| ((), topic.and_then(|topic| topic.slot(*at)));
+            Loading::new(&state, positions.iter().map(slot).collect())
         };
-        let mut bodies = vec![None; positions.len()];
-        for (at, body) in loading.load(usize::MAX).await? {
-            if let Some(slot) = bodies.get_mut(at) {
-                *slot = Some(body);
-            }
-        }
-        Ok(bodies)
+        let loaded = loading.load(usize::MAX).await?.into_iter();
+        Ok(loaded.map(|((), body)| body).collect())
     }
 
     /// Fires when there may be something new in a topic: see the module's page.
@@ -561,67 +547,8 @@ impl Engine {
     }
 
     fn submit(&self, op: Op) {
-        let bound = op.bound();
-        match &self.inner.committer {
-            Commits::Thread(_) => self.inner.shared.queue.push(op, bound),
-            Commits::Inline(committer) => {
-                committer.lock().commit_all(std::iter::once((op, bound)));
-            }
-        }
+        self.inner.drive.submit(op);
     }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.shared.queue.close();
-        let Commits::Thread(thread) = &self.committer else {
-            return;
-        };
-        // The committer itself may drop the last handle, with the task it wakes; it cannot wait for itself.
-        let thread = thread.lock().take();
-        if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id()) {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Deliveries granted, their bodies still to be loaded.
-#[derive(Debug)]
-pub(crate) struct Granted {
-    there: Loading<Grant>,
-    gone: Vec<Grant>,
-}
-
-impl Granted {
-    /// Whether there is nothing to do.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.there.is_empty() && self.gone.is_empty()
-    }
-
-    /// The deliveries, if none has to be read from the log; else this again.
-    pub(crate) fn here(self) -> Result<Result<Vec<Work>>, Granted> {
-        match self.there.is_here() {
-            true => Ok(self.there.resolve(usize::MAX).map(|t| works(t, self.gone))),
-            false => Err(self),
-        }
-    }
-
-    /// The deliveries; reads where needed.
-    pub(crate) async fn load(self) -> Result<Vec<Work>> {
-        let there = self.there.load(usize::MAX).await?;
-        Ok(works(there, self.gone))
-    }
-}
-
-fn works(there: Vec<(Grant, Body)>, gone: Vec<Grant>) -> Vec<Work> {
-    let there = there.into_iter().map(|(grant, body)| Work {
-        grant,
-        body: Some(body),
-    });
-    let gone = gone.into_iter().map(|grant| Work { grant, body: None });
-    let mut works: Vec<Work> = there.collect();
-    works.extend(gone);
-    works
 }
 
 fn unanswered() -> Error {

@@ -11,13 +11,15 @@ use streamerson_core::{
 };
 use tokio::sync::Notify;
 
-use crate::engine::{Body, Engine, GroupKey, Granted, Want, Work};
+use crate::engine::{Body, Engine, GroupKey, Loading, Want};
 use crate::settler::EmbeddedSettler;
 
 /// Deliveries taken in one go, whatever is asked for.
 const MOST: usize = 10_000;
 
-type Loading = BoxFuture<'static, Result<Vec<Delivery>>>;
+type Pending = BoxFuture<'static, Result<Vec<Delivery>>>;
+
+type Works = Vec<(Grant, Option<Body>)>;
 
 /// A member of a group.
 pub(crate) struct EmbeddedMember {
@@ -25,7 +27,7 @@ pub(crate) struct EmbeddedMember {
     changed: Arc<Notify>,
     lease: Millis,
     /// Deliveries that are being read from the log or set aside; kept here so that cancelling loses nothing.
-    loading: Option<Loading>,
+    loading: Option<Pending>,
 }
 
 impl EmbeddedMember {
@@ -49,7 +51,7 @@ impl EmbeddedMember {
         })
     }
 
-    fn take(&self, max: usize) -> Result<Granted> {
+    fn take(&self, max: usize) -> Result<Loading<Grant>> {
         let EmbeddedSettler {
             engine,
             key,
@@ -82,17 +84,15 @@ impl Member for EmbeddedMember {
                     wait(&self.settler, self.lease, notified).await?;
                     continue;
                 }
-                match granted.here() {
-                    Ok(works) => match deliveries(works?) {
-                        (deliveries, odd) if odd.is_empty() => return Ok(deliveries),
-                        (deliveries, odd) => {
-                            let settler = self.settler.clone();
-                            self.loading = Some(set_aside(settler, deliveries, odd).boxed());
-                        }
-                    },
-                    Err(granted) => {
-                        let settler = self.settler.clone();
-                        self.loading = Some(load(settler, granted).boxed());
+                let settler = self.settler.clone();
+                if !granted.is_here() {
+                    self.loading = Some(load(settler, granted).boxed());
+                    continue;
+                }
+                match deliveries(granted.here(usize::MAX)) {
+                    (deliveries, odd) if odd.is_empty() => return Ok(deliveries),
+                    (deliveries, odd) => {
+                        self.loading = Some(set_aside(settler, deliveries, odd).boxed());
                     }
                 }
             }
@@ -139,8 +139,11 @@ async fn wait(
     Ok(())
 }
 
-async fn load(settler: Arc<EmbeddedSettler>, granted: Granted) -> Result<Vec<Delivery>> {
-    let (deliveries, odd) = deliveries(granted.load().await?);
+async fn load(
+    settler: Arc<EmbeddedSettler>,
+    granted: Loading<Grant>,
+) -> Result<Vec<Delivery>> {
+    let (deliveries, odd) = deliveries(granted.load(usize::MAX).await?);
     match odd.is_empty() {
         true => Ok(deliveries),
         false => set_aside(settler, deliveries, odd).await,
@@ -148,27 +151,28 @@ async fn load(settler: Arc<EmbeddedSettler>, granted: Granted) -> Result<Vec<Del
 }
 
 /// What can be delivered, and what cannot.
-fn deliveries(works: Vec<Work>) -> (Vec<Delivery>, Vec<Work>) {
-    let (mut deliveries, mut odd) = (Vec::with_capacity(works.len()), Vec::new());
-    for Work { grant, body } in works {
-        match body {
-            Some(Body::Message(message)) => deliveries.push(Delivery {
-                receipt: Receipt::new(grant.position, grant.attempt),
-                message,
-            }),
-            body => odd.push(Work { grant, body }),
+fn deliveries(works: Works) -> (Vec<Delivery>, Works) {
+    let mut odd = Vec::new();
+    let deliveries = works.into_iter().filter_map(|(grant, body)| match body {
+        Some(Body::Message(message)) => Some(Delivery {
+            receipt: Receipt::new(grant.position, grant.attempt),
+            message,
+        }),
+        body => {
+            odd.push((grant, body));
+            None
         }
-    }
-    (deliveries, odd)
+    });
+    (deliveries.collect(), odd)
 }
 
 /// Moves entries that are not messages to the dead letters, and forgets those that were trimmed away meanwhile.
 async fn set_aside(
     settler: Arc<EmbeddedSettler>,
     deliveries: Vec<Delivery>,
-    odd: Vec<Work>,
+    odd: Works,
 ) -> Result<Vec<Delivery>> {
-    let settlements = odd.into_iter().map(|Work { grant, body }| {
+    let settlements = odd.into_iter().map(|(grant, body)| {
         let receipt = Receipt::new(grant.position, grant.attempt);
         let letter = body.map(|body| letter(&settler.key, grant, body));
         Settlement::complete_with(receipt, letter.into_iter().collect())

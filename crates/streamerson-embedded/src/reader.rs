@@ -14,7 +14,9 @@ const MOST: usize = 10_000;
 /// Bytes answered in one go, apart from the last entry.
 const BYTES: usize = 8 << 20;
 
-type Loading = BoxFuture<'static, Result<Vec<(Position, Body)>>>;
+type Found = Vec<(Position, Option<Body>)>;
+
+type Pending = BoxFuture<'static, Result<Found>>;
 
 /// Sees everything in one topic.
 pub(crate) struct EmbeddedReader {
@@ -25,7 +27,7 @@ pub(crate) struct EmbeddedReader {
     /// Whether it owns the inbox it reads: what it received is dropped, and the inbox goes with it.
     owner: bool,
     /// A read from the log that is under way; kept here so that cancelling loses nothing.
-    loading: Option<Loading>,
+    loading: Option<Pending>,
 }
 
 impl EmbeddedReader {
@@ -42,20 +44,19 @@ impl EmbeddedReader {
         }
     }
 
-    fn look(&mut self, max: usize) -> Result<Vec<(Position, Body)>, Loading> {
+    fn look(&mut self, max: usize) -> Result<Found, Pending> {
         let from = self.cursor.successor(0);
         let to = Position::new(u64::MAX, u64::MAX);
         let found = self
             .engine
             .find(&self.topic, from, to, max, Direction::Forward);
         match found.is_here() {
-            // In memory: nothing can fail.
-            true => Ok(found.resolve(BYTES).unwrap_or_default()),
+            true => Ok(found.here(BYTES)),
             false => Err(found.load(BYTES).boxed()),
         }
     }
 
-    async fn read(&mut self, max: usize) -> Result<Vec<(Position, Body)>> {
+    async fn read(&mut self, max: usize) -> Result<Found> {
         loop {
             if let Some(loading) = &mut self.loading {
                 let loaded = loading.await;
@@ -86,9 +87,9 @@ impl Reader for EmbeddedReader {
                     self.engine.received(&self.topic, *last);
                 }
             }
-            let entries = found.into_iter().map(|(position, body)| Entry {
-                position,
-                message: body.into_message(),
+            let entries = found.into_iter().filter_map(|(position, body)| {
+                let message = body?.into_message();
+                Some(Entry { position, message })
             });
             Ok(entries.collect())
         }

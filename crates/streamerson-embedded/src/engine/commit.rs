@@ -4,6 +4,7 @@
 //! `disk`), makes it visible under the lock, and answers. No timers: while one frame is written, the next batch gathers.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use streamerson_core::time::Millis;
 use streamerson_core::{Error, ErrorKind, Result};
@@ -31,6 +32,15 @@ const SWEEP: Millis = 5_000;
 /// No change takes more than this.
 const CHANGE: usize = 1024;
 
+/// Room that a quick batch may need in the active segment.
+const QUICK: u64 = 64 << 10;
+
+/// After a slow write, callers' threads do not write for so long.
+const REST: Duration = Duration::from_secs(1);
+
+/// A write that takes longer is not for the threads of callers.
+const SLOW: Duration = Duration::from_millis(2);
+
 /// Writes the log.
 #[derive(Debug)]
 pub(crate) struct Committer {
@@ -38,7 +48,12 @@ pub(crate) struct Committer {
     /// `None` for class `memory`.
     log: Option<Log>,
     encoder: Encoder,
+    ops: Vec<(Op, usize)>,
+    /// Bytes of operations that were taken from the queue, and are done.
+    done: usize,
     swept: Millis,
+    /// When a write last took long.
+    slow: Option<Instant>,
 }
 
 impl Committer {
@@ -48,29 +63,40 @@ impl Committer {
             shared,
             log,
             encoder: Encoder::default(),
+            ops: Vec::new(),
+            done: 0,
             swept: 0,
+            slow: None,
         }
     }
 
-    /// Works until the queue is closed, then closes the log.
-    pub(crate) fn run(mut self) {
-        let shared = self.shared.clone();
-        // If a commit should panic, nobody must wait for ever.
-        let _abandon = Abandon(&shared);
-        self.reclaim();
-        let (mut ops, mut done) = (Vec::new(), 0);
-        while shared.queue.drain(&mut ops, done) {
-            done = ops.iter().map(|(_, bytes)| *bytes).sum();
-            self.commit_all(ops.drain(..));
-        }
-        let broken = shared.state.lock().failure.is_some();
+    /// Whether the next batch is likely to be committed without waiting for the disk. Not for class `disk`.
+    pub(crate) fn is_quick(&self) -> bool {
+        let was_slow = self.slow.is_some_and(|at| at.elapsed() < REST);
+        let fits = |log: &Log| log.fits(QUICK, Priority::Append);
+        !was_slow && self.log.as_ref().is_none_or(fits)
+    }
+
+    /// Commits what is queued now.
+    pub(crate) fn work(&mut self) {
+        let mut ops = std::mem::take(&mut self.ops);
+        self.shared.queue.take(&mut ops, self.done);
+        self.done = ops.iter().map(|(_, bytes)| *bytes).sum();
+        self.commit_all(ops.drain(..));
+        self.ops = ops;
+    }
+
+    /// Commits what is left, and closes the log.
+    pub(crate) fn finish(&mut self) {
+        self.work();
+        let broken = self.shared.state.lock().failure.is_some();
         if let Some(log) = self.log.as_mut().filter(|_| !broken) {
             log.close(&mut self.encoder);
         }
     }
 
     /// Commits operations in order: changes alone, the rest in batches.
-    pub(crate) fn commit_all(&mut self, ops: impl Iterator<Item = (Op, usize)>) {
+    fn commit_all(&mut self, ops: impl Iterator<Item = (Op, usize)>) {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for (op, bound) in ops {
             let change = matches!(op, Op::Change { .. });
@@ -118,10 +144,14 @@ impl Committer {
         let compact = state.memory > COMPACT;
         drop(state);
 
+        let begun = Instant::now();
         let place = match self.store(&mut batch, compact) {
             Ok(place) => place,
             Err(failure) => return self.fail(batch, failure),
         };
+        if begun.elapsed() > SLOW {
+            self.slow = Some(begun);
+        }
 
         let mut after = After::default();
         let mut state = self.shared.state.lock();
@@ -236,7 +266,7 @@ impl Committer {
     }
 
     /// Deletes segments in which nothing is held any more.
-    fn reclaim(&mut self) {
+    pub(crate) fn reclaim(&mut self) {
         let Some(log) = &mut self.log else {
             return;
         };
@@ -263,13 +293,5 @@ impl Committer {
             now: self.shared.clock.now(),
             unix_ms: (self.shared.unix_ms)(),
         }
-    }
-}
-
-struct Abandon<'a>(&'a Shared);
-
-impl Drop for Abandon<'_> {
-    fn drop(&mut self) {
-        self.0.queue.abandon();
     }
 }

@@ -1,8 +1,7 @@
-//! What is asked of the committer, and the queue to it.
+//! What is asked of the committer.
 
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use streamerson_core::group::Held;
 use streamerson_core::retention::Trimmed;
 use streamerson_core::{Error, Name, Outcome, Position, Result, Settlement, Start, Topic};
@@ -11,9 +10,6 @@ use tokio::sync::oneshot;
 use super::{GroupKey, NewEntry, Trim};
 use crate::body::Body;
 use crate::log::encode::{entry_bound, settle_bound};
-
-/// Bytes that may wait for the committer.
-const QUEUE: usize = 64 << 20;
 
 /// What is asked of the committer. The answer is sent once it is stored.
 #[derive(Debug)]
@@ -236,75 +232,4 @@ pub(crate) fn check_sizes(entries: &[Pending]) -> Result<()> {
              send where it is"
         ),
     ))
-}
-
-/// The operations that wait for the committer.
-#[derive(Debug, Default)]
-pub(crate) struct Queue {
-    waiting: Mutex<Waiting>,
-    filled: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    ops: Vec<(Op, usize)>,
-    bytes: usize,
-    closed: bool,
-    idle: bool,
-}
-
-impl Queue {
-    /// Adds an operation of `bytes`, or answers it when it cannot be taken.
-    pub(crate) fn push(&self, op: Op, bytes: usize) {
-        let mut waiting = self.waiting.lock();
-        if waiting.closed {
-            drop(waiting);
-            return op.refuse(&Error::closed("the broker was closed"));
-        }
-        if waiting.bytes > 0 && waiting.bytes.saturating_add(bytes) > QUEUE && op.is_append() {
-            drop(waiting);
-            return op.refuse(&Error::unavailable(
-                "overloaded",
-                format!("{QUEUE} bytes wait to be stored already: send less, or retry later"),
-            ));
-        }
-        waiting.bytes += bytes;
-        waiting.ops.push((op, bytes));
-        if std::mem::take(&mut waiting.idle) {
-            drop(waiting);
-            self.filled.notify_one();
-        }
-    }
-
-    /// Waits for operations and moves all of them into `ops`, which is empty; `done` bytes of those before were
-    /// dealt with. `false`: there will be no more.
-    pub(crate) fn drain(&self, ops: &mut Vec<(Op, usize)>, done: usize) -> bool {
-        let mut waiting = self.waiting.lock();
-        waiting.bytes -= done;
-        while waiting.ops.is_empty() {
-            if waiting.closed {
-                return false;
-            }
-            waiting.idle = true;
-            self.filled.wait(&mut waiting);
-        }
-        waiting.idle = false;
-        std::mem::swap(&mut waiting.ops, ops);
-        true
-    }
-
-    /// Nothing more is taken; what waits is still done.
-    pub(crate) fn close(&self) {
-        self.waiting.lock().closed = true;
-        self.filled.notify_one();
-    }
-
-    /// Nothing more is done: who waits learns that the answer is lost.
-    pub(crate) fn abandon(&self) {
-        let mut waiting = self.waiting.lock();
-        waiting.closed = true;
-        let ops = std::mem::take(&mut waiting.ops);
-        drop(waiting);
-        drop(ops);
-    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use streamerson_core::{Error, ErrorKind, Position, Result};
+use streamerson_core::{Error, ErrorKind, Result};
 
 use super::cold::Place;
 use super::state::State;
@@ -16,48 +16,29 @@ use crate::log::segment::{Blocks, Segment, damaged, unreadable};
 /// How much is read at a time: neighbours are likely to be asked for too.
 const AHEAD: usize = 128 << 10;
 
-/// The segments that `slots` stand in, to be read without the lock.
-#[derive(Debug, Default)]
-pub(crate) struct Sources(BTreeMap<u64, Arc<Segment>>);
-
-impl Sources {
-    /// Collects them, under the lock: a segment that is deleted meanwhile can still be read.
-    pub(crate) fn of<'a>(state: &State, slots: impl Iterator<Item = &'a Slot>) -> Sources {
-        let mut segments = BTreeMap::new();
-        for slot in slots {
-            if let Slot::Stored(place) = slot
-                && !segments.contains_key(&place.segment)
-                && let Some(segment) = state.segment(place.segment)
-            {
-                segments.insert(place.segment, segment.clone());
-            }
-        }
-        Sources(segments)
-    }
-
-    /// Whether nothing needs to be read.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// Entries on their way out: each with what it is for.
+/// Entries on their way out: what each is for, and where its body is, if it is anywhere.
 #[derive(Debug)]
 pub(crate) struct Loading<T> {
-    entries: Vec<(T, Slot)>,
+    entries: Vec<(T, Option<Slot>)>,
+    /// The segments to read. A segment that is deleted meanwhile can still be read.
     sources: Sources,
 }
 
+type Sources = BTreeMap<u64, Arc<Segment>>;
+
 impl<T: Send + 'static> Loading<T> {
     /// Begins, under the lock.
-    pub(crate) fn new(state: &State, entries: Vec<(T, Slot)>) -> Loading<T> {
-        let sources = Sources::of(state, entries.iter().map(|(_, slot)| slot));
+    pub(crate) fn new(state: &State, entries: Vec<(T, Option<Slot>)>) -> Loading<T> {
+        let mut sources = Sources::new();
+        for (_, slot) in &entries {
+            if let Some(Slot::Stored(place)) = slot
+                && !sources.contains_key(&place.segment)
+                && let Some(segment) = state.segment(place.segment)
+            {
+                sources.insert(place.segment, segment.clone());
+            }
+        }
         Loading { entries, sources }
-    }
-
-    /// Whether nothing needs to be read.
-    pub(crate) fn is_here(&self) -> bool {
-        self.sources.is_empty()
     }
 
     /// Whether there are no entries.
@@ -65,19 +46,40 @@ impl<T: Send + 'static> Loading<T> {
         self.entries.is_empty()
     }
 
+    /// Whether every body is in memory.
+    pub(crate) fn is_here(&self) -> bool {
+        self.sources.is_empty()
+    }
+
     /// The entries with their bodies, up to `limit` bytes and at least one; reads where needed, off the async threads.
-    pub(crate) async fn load(self, limit: usize) -> Result<Vec<(T, Body)>> {
+    pub(crate) async fn load(self, limit: usize) -> Result<Vec<(T, Option<Body>)>> {
         if self.is_here() {
-            return self.resolve(limit);
+            return Ok(self.here(limit));
         }
-        let read = tokio::task::spawn_blocking(move || self.resolve(limit));
+        let read = tokio::task::spawn_blocking(move || self.read(limit));
         read.await.unwrap_or_else(|error| {
             Err(Error::closed(format!("the read was interrupted: {error}")))
         })
     }
 
-    /// The same, waiting for the disk.
-    pub(crate) fn resolve(self, limit: usize) -> Result<Vec<(T, Body)>> {
+    /// The same, when nothing has to be read.
+    pub(crate) fn here(self, limit: usize) -> Vec<(T, Option<Body>)> {
+        let mut bytes = 0;
+        let entries = self.entries.into_iter().map_while(|(what, slot)| {
+            if bytes >= limit {
+                return None;
+            }
+            let body = match slot {
+                Some(Slot::Here(body)) => Some(body),
+                _ => None,
+            };
+            bytes += body.as_ref().map_or(0, Body::size);
+            Some((what, body))
+        });
+        entries.collect()
+    }
+
+    fn read(self, limit: usize) -> Result<Vec<(T, Option<Body>)>> {
         let mut frames = Frames::new(&self.sources);
         let mut loaded = Vec::with_capacity(self.entries.len());
         let mut bytes = 0;
@@ -86,10 +88,11 @@ impl<T: Send + 'static> Loading<T> {
                 break;
             }
             let body = match slot {
-                Slot::Here(body) => body,
-                Slot::Stored(place) => frames.entry(place)?.1,
+                Some(Slot::Here(body)) => Some(body),
+                Some(Slot::Stored(place)) => Some(frames.entry(place)?),
+                None => None,
             };
-            bytes += body.size();
+            bytes += body.as_ref().map_or(0, Body::size);
             loaded.push((what, body));
         }
         Ok(loaded)
@@ -112,25 +115,24 @@ impl<'a> Frames<'a> {
         }
     }
 
-    fn entry(&mut self, place: Place) -> Result<(Position, Body)> {
-        let frame = self.frame(place)?;
-        entry(&frame, place.at).map_err(|malformed| {
-            let path = self.sources.0.get(&place.segment).map(|s| s.path());
-            damaged(
-                path.unwrap_or("the log".as_ref()),
-                place.frame.into(),
-                &malformed.to_string(),
-            )
-        })
+    fn entry(&mut self, place: Place) -> Result<Body> {
+        let segment = self.sources.get(&place.segment).ok_or_else(gone)?;
+        let frame = self.frame(segment, place)?;
+        match entry(&frame, place.at) {
+            Ok((_, body)) => Ok(body),
+            Err(malformed) => {
+                let why = malformed.to_string();
+                Err(damaged(segment.path(), place.frame.into(), &why))
+            }
+        }
     }
 
-    fn frame(&mut self, place: Place) -> Result<Bytes> {
+    fn frame(&mut self, segment: &Arc<Segment>, place: Place) -> Result<Bytes> {
         if let Some((segment, at, frame)) = &self.frame
             && (*segment, *at) == (place.segment, place.frame)
         {
             return Ok(frame.clone());
         }
-        let segment = self.sources.0.get(&place.segment).ok_or_else(gone)?;
         let blocks = match &mut self.blocks {
             Some(blocks) if blocks.segment().number() == place.segment => blocks,
             other => other.insert(Blocks::new(segment.clone(), AHEAD)),

@@ -260,6 +260,7 @@ impl<'a> Replay<'a> {
                     body: body.compact(),
                 };
                 let now = self.moment.now;
+                self.state.topic_or_new(topic);
                 self.state.show(topic, stored, now, &mut After::default());
                 self.assigned(topic, *position);
             }

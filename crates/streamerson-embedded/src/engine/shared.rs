@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use streamerson_core::time::Monotonic;
 
-use super::op::Queue;
+use super::queue::Queue;
 use super::state::State;
 
 /// What the handles, the committer and the readers share.

@@ -109,37 +109,29 @@ impl State {
         self.topics.entry(topic.clone()).or_default()
     }
 
-    /// Gives an entry of `topic` its position.
+    /// Gives an entry of `topic` its position; makes the topic as needed.
     pub(crate) fn assign(
         &mut self,
         topic: &Topic,
         insisted: Option<Position>,
         unix_ms: u64,
     ) -> Result<Position> {
-        if self.topics.len() >= TOPICS && !self.topics.contains_key(topic) {
-            return Err(Error::unavailable(
-                "too-many-topics",
-                format!("there are {TOPICS} topics already, {topic} would be one more: remove some"),
-            ));
-        }
-        let newest = self.newest;
-        let state = self.topic_or_new(topic);
-        let position = match insisted {
-            Some(position) if position > state.assigned => position,
-            Some(position) => {
-                return Err(Error::invalid(
-                    "position-not-greater",
+        let (newest, topics) = (self.newest, self.topics.len());
+        let position = match self.topics.get_mut(topic) {
+            Some(state) => state.assign(topic, insisted, newest, unix_ms)?,
+            None if topics < TOPICS => {
+                let state = self.topic_or_new(topic);
+                state.assign(topic, insisted, newest, unix_ms)?
+            }
+            None => {
+                return Err(Error::unavailable(
+                    "too-many-topics",
                     format!(
-                        "{topic} already has {}: the position {position} must be greater",
-                        state.assigned
+                        "there are {TOPICS} topics already, {topic} would be one more: remove some"
                     ),
                 ));
             }
-            // An inbox may be gone and come again: its reader must not miss what comes then.
-            None if state.assigned == Position::ZERO => newest.successor(unix_ms),
-            None => state.assigned.successor(unix_ms.max(newest.major())),
         };
-        state.assigned = position;
         if insisted.is_none() {
             self.newest = newest.max(position);
         }
@@ -165,7 +157,11 @@ impl State {
     pub(crate) fn show(&mut self, topic: &Topic, stored: Stored, now: Millis, after: &mut After) {
         let (commit, inbox) = (self.commits, topic.is_inbox());
         let segment = stored.place.segment;
-        let state = self.topic_or_new(topic);
+        let Some(state) = self.topics.get_mut(topic) else {
+            // An inbox whose owner left after the position was given.
+            after.garbage.push(stored.body);
+            return;
+        };
         let mut memory = state.push(stored) as isize;
         if state.woken != commit {
             state.woken = commit;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use streamerson_core::group::{Grant, Group};
 use streamerson_core::time::Millis;
-use streamerson_core::{Name, Position, Start};
+use streamerson_core::{Error, Name, Position, Result, Start, Topic};
 use tokio::sync::Notify;
 
 use super::Want;
@@ -98,6 +98,32 @@ impl TopicState {
     /// Entries in memory.
     pub(crate) fn recent_len(&self) -> usize {
         self.recent.len()
+    }
+
+    /// Gives the next entry its position; `newest` is the newest given in any topic.
+    pub(crate) fn assign(
+        &mut self,
+        name: &Topic,
+        insisted: Option<Position>,
+        newest: Position,
+        unix_ms: u64,
+    ) -> Result<Position> {
+        self.assigned = match insisted {
+            Some(position) if position > self.assigned => position,
+            Some(position) => {
+                return Err(Error::invalid(
+                    "position-not-greater",
+                    format!(
+                        "{name} already has {}: the position {position} must be greater",
+                        self.assigned
+                    ),
+                ));
+            }
+            // An inbox may be gone and come again: its reader must not miss what comes then.
+            None if self.assigned == Position::ZERO => newest.successor(unix_ms),
+            None => self.assigned.successor(unix_ms.max(newest.major())),
+        };
+        Ok(self.assigned)
     }
 
     /// Adds a committed entry whose body stays in memory for now. Answers the memory it takes.
@@ -197,11 +223,17 @@ impl TopicState {
     }
 
     /// Up to `max` entries from `from` to `to` (both included), oldest first.
-    pub(crate) fn range(&self, from: Position, to: Position, max: usize) -> Vec<(Position, Slot)> {
-        let entries = self.entries(before(from));
+    pub(crate) fn range(
+        &self,
+        from: Position,
+        to: Position,
+        max: usize,
+    ) -> Vec<(Position, Option<Slot>)> {
+        let entries = entries(&self.cold, &self.recent, before(from));
         entries
             .take_while(|(position, _)| *position <= to)
             .take(max)
+            .map(|(position, slot)| (position, Some(slot)))
             .collect()
     }
 
@@ -211,11 +243,13 @@ impl TopicState {
         from: Position,
         to: Position,
         max: usize,
-    ) -> Vec<(Position, Slot)> {
-        let entries = self.entries(before(from)).rev();
+    ) -> Vec<(Position, Option<Slot>)> {
+        let entries = entries(&self.cold, &self.recent, before(from));
         entries
+            .rev()
             .skip_while(|(position, _)| *position > to)
             .take(max)
+            .map(|(position, slot)| (position, Some(slot)))
             .collect()
     }
 
@@ -255,47 +289,42 @@ impl TopicState {
                 state.take_over(member, now, lease, max.min(READ_BACK))
             }
         };
+        let again = |grant: Grant| (grant, self.slot(grant.position));
+        let mut work: Vec<(Grant, Option<Slot>)> = grants.into_iter().map(again).collect();
+        let state = self.groups.get_mut(group)?;
         let cursor = state.cursor();
-        let free = match want {
-            Want::Abandoned { .. } => 0,
-            Want::New | Want::Any { .. } => max.saturating_sub(grants.len()),
-        };
-        let mut work: Vec<(Grant, Option<Slot>)> = grants
-            .into_iter()
-            .map(|grant| (grant, self.slot(grant.position)))
-            .collect();
-        if free > 0 && self.last > cursor {
-            let fresh = self.fresh(cursor, free);
-            let state = self.groups.get_mut(group)?;
-            let deliver = |(position, slot)| (state.deliver(member, position, now), Some(slot));
-            work.extend(fresh.into_iter().map(deliver));
+        if matches!(want, Want::Abandoned { .. }) || self.last <= cursor {
+            return Some(work);
         }
+        let mut free = max.saturating_sub(work.len());
+        if self.cold.last().is_some_and(|last| last > cursor) {
+            free = free.min(READ_BACK);
+        }
+        let fresh = entries(&self.cold, &self.recent, cursor).take(free);
+        work.extend(fresh.map(|(at, slot)| (state.deliver(member, at, now), Some(slot))));
         Some(work)
     }
 
-    fn fresh(&self, cursor: Position, max: usize) -> Vec<(Position, Slot)> {
-        let max = match self.cold.last() {
-            Some(last) if last > cursor => max.min(READ_BACK),
-            _ => max,
-        };
-        self.entries(cursor).take(max).collect()
-    }
-
-    fn entries(
-        &self,
-        after: Position,
-    ) -> impl DoubleEndedIterator<Item = (Position, Slot)> + '_ {
-        let cold = self.cold.after(after);
-        let cold = cold.map(|(position, place)| (position, Slot::Stored(place)));
-        let recent = self.recent.range(self.up_to(after)..);
-        cold.chain(recent.map(|s| (s.position, Slot::Here(s.body.clone()))))
-    }
-
-    /// How many recent entries stand at or before `position`.
     fn up_to(&self, position: Position) -> usize {
-        self.recent
-            .partition_point(|stored| stored.position <= position)
+        up_to(&self.recent, position)
     }
+}
+
+/// How many recent entries stand at or before `position`.
+fn up_to(recent: &VecDeque<Stored>, position: Position) -> usize {
+    recent.partition_point(|stored| stored.position <= position)
+}
+
+/// The entries after a position, oldest first.
+fn entries<'a>(
+    cold: &'a Cold,
+    recent: &'a VecDeque<Stored>,
+    after: Position,
+) -> impl DoubleEndedIterator<Item = (Position, Slot)> + 'a {
+    let cold = cold.after(after);
+    let cold = cold.map(|(position, place)| (position, Slot::Stored(place)));
+    let recent = recent.range(up_to(recent, after)..);
+    cold.chain(recent.map(|s| (s.position, Slot::Here(s.body.clone()))))
 }
 
 fn footprint(body: &Body) -> usize {

@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -25,6 +26,8 @@ const READ_MOST: usize = 1024 * 1024;
 const BEHIND: usize = 1024 * 1024;
 /// Strangers must say the password within this time.
 const INTRODUCTION: Duration = Duration::from_secs(10);
+/// A silent client is asked whether it is still there after this time.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// One client's connection.
 pub(super) struct Connection {
@@ -52,9 +55,11 @@ impl Connection {
 
     /// Serves the client until it leaves, or the port shuts down.
     pub(super) async fn run(mut self) {
-        // Answers are written whole, so there is nothing to be gained by waiting for more.
-        let _ = self.stream.set_nodelay(true);
-        if let Err(error) = self.serve().await {
+        let served = match settings(&self.stream) {
+            Ok(()) => self.serve().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
             tracing::debug!(client = self.session.id(), %error, "redis port: connection ended");
         }
     }
@@ -111,6 +116,9 @@ impl Connection {
                 }
                 Ok((command, arguments)) => {
                     self.store().await;
+                    if self.output.is_cut() {
+                        break;
+                    }
                     let reply = self.call(command, arguments).await?;
                     self.output.push(&reply);
                 }
@@ -159,23 +167,18 @@ impl Connection {
     }
 
     async fn write(&mut self) -> io::Result<()> {
-        if self.output.is_empty() {
-            return Ok(());
-        }
         let stall = self.session.shared().options.stall;
-        let write = async {
-            while !self.output.is_empty() {
-                let mut slices = [IoSlice::new(&[]); 32];
-                let count = self.output.pieces(&mut slices);
-                let written = self.stream.write_vectored(&slices[..count]).await?;
-                if written == 0 {
-                    return Err(io::ErrorKind::WriteZero.into());
-                }
-                self.output.written(written);
+        while !self.output.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 32];
+            let count = self.output.pieces(&mut slices);
+            let write = self.stream.write_vectored(&slices[..count]);
+            let written = tokio::time::timeout(stall, write).await??;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
             }
-            Ok(())
-        };
-        tokio::time::timeout(stall, write).await?
+            self.output.written(written);
+        }
+        Ok(())
     }
 
     /// Reads what there is; 0 at the end.
@@ -212,6 +215,14 @@ impl Connection {
         };
         limit.map(|limit| Instant::now() + limit)
     }
+}
+
+fn settings(stream: &TcpStream) -> io::Result<()> {
+    // Answers are written whole, so there is nothing to be gained by waiting for more.
+    stream.set_nodelay(true)?;
+    // A client whose machine vanished says no goodbye, and must not keep its place and its deliveries.
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
 /// Completes when the client hangs up. What it sends meanwhile is kept for later.

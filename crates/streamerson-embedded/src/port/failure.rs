@@ -76,3 +76,25 @@ impl From<Error> for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_succeed_later_is_told_in_the_words_that_clients_know() {
+        let words = |error: Error| Failure::from(error).to_string();
+        let full = Error::unavailable("disk-full", "no space");
+        assert_eq!(words(full), "MISCONF no space (disk-full)");
+        let full = Error::unavailable("memory-full", "no memory");
+        assert_eq!(words(full), "OOM no memory (memory-full)");
+        let wrong = Error::invalid("invalid-name", "no name");
+        assert_eq!(words(wrong), "ERR no name (invalid-name)");
+    }
+
+    #[test]
+    fn what_nobody_knows_is_not_answered() {
+        let unknown = Error::unknown("sync-failed", "the disk did not answer");
+        assert_eq!(Failure::from(unknown).reply(), Reply::Lost);
+    }
+}

@@ -288,6 +288,16 @@ mod tests {
     }
 
     #[test]
+    fn nothing_follows_a_lost_answer() {
+        let mut output = Output::default();
+        output.push(&Reply::OK);
+        assert!(!output.is_cut());
+        output.push(&Reply::List(vec![Reply::Lost]));
+        output.push(&Reply::OK);
+        assert!(output.is_cut());
+    }
+
+    #[test]
     fn large_payloads_are_passed_on_and_arrive_whole() {
         let large = Bytes::from(vec![b'x'; SHARED_FROM]);
         let mut message = Message::new("k", large.clone());

@@ -12,8 +12,11 @@ use crate::server::Server;
 const KEY: &str = "shop:{orders}";
 
 async fn connect(server: &Server) -> MultiplexedConnection {
-    let client = Client::open(server.url()).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
+    let client = Client::open(server.url()).expect("a URL");
+    client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("a connection")
 }
 
 fn message(data: &str) -> [(&str, &str); 6] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use streamerson_core::{Broker, Membership, Name, Topic};
 
 use crate::server::Server;
-use crate::wire::{Value, Wire, fields};
+use crate::wire::{Value, Wire, encode, fields, words};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const CLAIM: &str = "-- streamerson:claim:1";
@@ -13,10 +13,11 @@ const CLAIM: &str = "-- streamerson:claim:1";
 async fn topic_with(server: &Server, count: usize) -> Wire {
     let mut wire = server.connect().await;
     wire.line("XGROUP CREATE shop:{a} g 0 MKSTREAM").await;
-    for n in 1..=count {
-        let id = wire
-            .line(&format!("XADD shop:{{a}} {n}-1 {}", fields("x")))
-            .await;
+    let append = |n| format!("XADD shop:{{a}} {n}-1 {}", fields("x"));
+    let batch = (1..=count).flat_map(|n| encode(&words(&append(n))));
+    wire.write(&batch.collect::<Vec<u8>>()).await;
+    for _ in 0..count {
+        let id = wire.receive().await;
         assert!(!id.is_error(), "{id:?}");
     }
     wire
@@ -32,22 +33,31 @@ async fn read(wire: &mut Wire, member: &str, count: usize) -> Vec<Value> {
 
 /// A member in the broker's own process, whose lease is so long that it only gets what was given back.
 async fn next(server: &Server, max: usize) -> Vec<String> {
-    let topic = Topic::new("a").unwrap();
-    let (group, member) = (Name::new("g").unwrap(), Name::new("local").unwrap());
+    let topic = Topic::new("a").expect("valid");
+    let (group, member) = (
+        Name::new("g").expect("valid"),
+        Name::new("local").expect("valid"),
+    );
     let membership = Membership {
         lease: Duration::from_secs(3600),
         ..Membership::new(topic, group, member)
     };
-    let mut member = server.broker.join(membership).await.unwrap();
+    let mut member = server.broker.join(membership).await.expect("a member");
     let deliveries = tokio::time::timeout(PATIENCE, member.next(max)).await;
-    let deliveries = deliveries.expect("deliveries were not released").unwrap();
+    let deliveries = deliveries
+        .expect("deliveries were not released")
+        .expect("deliveries");
     let settler = member.settler();
     let mut ids = Vec::new();
     for delivery in deliveries {
         let position = delivery.receipt.position().to_string();
         ids.push(format!("{position} attempt {}", delivery.receipt.attempt()));
         let done = streamerson_core::Settlement::complete(delivery.receipt);
-        settler.settle(vec![done]).await.remove(0).unwrap();
+        settler
+            .settle(vec![done])
+            .await
+            .remove(0)
+            .expect("the first settlement");
     }
     ids
 }

@@ -20,9 +20,9 @@ fn guarded() -> Options {
 fn bind(address: &str, options: Options) -> streamerson_core::Result<Port> {
     let broker = EmbeddedBroker::in_memory();
     Port::bind_with(
-        address.parse().unwrap(),
+        address.parse().expect("valid"),
         broker,
-        Name::new("shop").unwrap(),
+        Name::new("shop").expect("valid"),
         options,
     )
 }
@@ -268,7 +268,7 @@ async fn more_clients_than_allowed_are_told_so() {
 #[tokio::test]
 async fn idle_clients_are_closed_when_told_to() {
     let server = Server::with(Options {
-        idle: Some(Duration::from_millis(300)),
+        idle: Some(Duration::from_secs(1)),
         ..Options::default()
     })
     .await;
@@ -276,7 +276,7 @@ async fn idle_clients_are_closed_when_told_to() {
     idle.closed().await;
     // One that waits for news is not idle.
     let mut blocked = server.connect().await;
-    let answer = blocked.line("XREAD BLOCK 600 STREAMS shop:{a} $").await;
+    let answer = blocked.line("XREAD BLOCK 1500 STREAMS shop:{a} $").await;
     assert_eq!(answer, Value::NilList);
 }
 

@@ -171,7 +171,7 @@ async fn stored_megabytes(server: &Server, count: usize) -> Wire {
 #[tokio::test]
 async fn who_does_not_read_is_closed_and_costs_little() {
     let server = Server::with(Options {
-        stall: Duration::from_millis(300),
+        stall: Duration::from_secs(2),
         ..Options::default()
     })
     .await;

@@ -28,9 +28,9 @@ impl Server {
     }
 
     pub(crate) async fn on(broker: EmbeddedBroker, options: Options) -> Server {
-        let namespace = Name::new("shop").unwrap();
-        let loopback = "127.0.0.1:0".parse().unwrap();
-        let port = Port::bind_with(loopback, broker.clone(), namespace, options).unwrap();
+        let namespace = Name::new("shop").expect("valid");
+        let loopback = "127.0.0.1:0".parse().expect("valid");
+        let port = Port::bind_with(loopback, broker.clone(), namespace, options).expect("a port");
         let address = port.local_addr();
         let (shutdown, stop) = oneshot::channel::<()>();
         let serving = tokio::spawn(port.serve(async {

@@ -16,27 +16,27 @@ use tempfile::TempDir;
 /// Longer than anything here may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub fn topic(name: &str) -> Topic {
+pub(crate) fn topic(name: &str) -> Topic {
     Topic::new(name.to_owned()).unwrap()
 }
 
-pub fn name(name: &str) -> Name {
+pub(crate) fn name(name: &str) -> Name {
     Name::new(name.to_owned()).unwrap()
 }
 
-pub fn options(durability: Durability) -> Options {
+pub(crate) fn options(durability: Durability) -> Options {
     Options {
         durability,
         ..Options::default()
     }
 }
 
-pub fn open(dir: &Path) -> Result<EmbeddedBroker> {
+pub(crate) fn open(dir: &Path) -> Result<EmbeddedBroker> {
     EmbeddedBroker::open(dir, options(Durability::Os))
 }
 
 /// Appends one message after the other, each as a commit of its own.
-pub async fn append(broker: &EmbeddedBroker, to: &str, payloads: &[&str]) -> Vec<Position> {
+pub(crate) async fn append(broker: &EmbeddedBroker, to: &str, payloads: &[&str]) -> Vec<Position> {
     let mut positions = Vec::new();
     for payload in payloads {
         let message = Message::new("test", payload.to_string());
@@ -47,7 +47,7 @@ pub async fn append(broker: &EmbeddedBroker, to: &str, payloads: &[&str]) -> Vec
 }
 
 /// What a topic holds.
-pub async fn payloads(broker: &EmbeddedBroker, of: &str) -> Result<Vec<String>> {
+pub(crate) async fn payloads(broker: &EmbeddedBroker, of: &str) -> Result<Vec<String>> {
     let Ok(stats) = broker.stats(&topic(of)).await else {
         return Ok(Vec::new());
     };
@@ -61,17 +61,17 @@ pub async fn payloads(broker: &EmbeddedBroker, of: &str) -> Result<Vec<String>> 
     Ok(payloads)
 }
 
-pub fn text(message: &Message) -> String {
+pub(crate) fn text(message: &Message) -> String {
     String::from_utf8(message.data.to_vec()).unwrap()
 }
 
-pub async fn join(broker: &EmbeddedBroker, to: &str, member: &str) -> Box<dyn Member> {
+pub(crate) async fn join(broker: &EmbeddedBroker, to: &str, member: &str) -> Box<dyn Member> {
     let membership = Membership::new(topic(to), name("group"), name(member));
     broker.join(membership).await.unwrap()
 }
 
 /// The next so many deliveries.
-pub async fn take(member: &mut Box<dyn Member>, count: usize) -> Vec<Delivery> {
+pub(crate) async fn take(member: &mut Box<dyn Member>, count: usize) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     while deliveries.len() < count {
         deliveries.extend(within(member.next(count - deliveries.len())).await.unwrap());
@@ -79,14 +79,14 @@ pub async fn take(member: &mut Box<dyn Member>, count: usize) -> Vec<Delivery> {
     deliveries
 }
 
-pub fn seen(deliveries: &[Delivery]) -> Vec<(String, u32)> {
+pub(crate) fn seen(deliveries: &[Delivery]) -> Vec<(String, u32)> {
     let seen = deliveries
         .iter()
         .map(|delivery| (text(&delivery.message), delivery.receipt.attempt()));
     seen.collect()
 }
 
-pub async fn settle(member: &dyn Member, delivery: Delivery, outcome: Outcome) -> Result<()> {
+pub(crate) async fn settle(member: &dyn Member, delivery: Delivery, outcome: Outcome) -> Result<()> {
     let settlement = Settlement {
         receipt: delivery.receipt,
         outcome,
@@ -94,19 +94,19 @@ pub async fn settle(member: &dyn Member, delivery: Delivery, outcome: Outcome) -
     within(member.settler().settle(vec![settlement])).await.remove(0)
 }
 
-pub fn done() -> Outcome {
+pub(crate) fn done() -> Outcome {
     Outcome::Complete {
         outputs: Vec::new(),
     }
 }
 
 /// Waits, but not for ever.
-pub async fn within<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
 }
 
 /// The segments in `dir`, oldest first.
-pub fn segments(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn segments(dir: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let mut segments: Vec<PathBuf> = files
         .filter(|path| path.extension().is_some_and(|ending| ending == "log"))
@@ -116,7 +116,7 @@ pub fn segments(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The directory as a crash would leave it now: what was written, without the orderly end.
-pub fn crashed(dir: &Path) -> TempDir {
+pub(crate) fn crashed(dir: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     for file in fs::read_dir(dir).unwrap() {
         let file = file.unwrap();
@@ -126,7 +126,7 @@ pub fn crashed(dir: &Path) -> TempDir {
 }
 
 /// Bytes up to the last that is not zero.
-pub fn written(file: &Path) -> usize {
+pub(crate) fn written(file: &Path) -> usize {
     let bytes = fs::read(file).unwrap();
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
