@@ -1,6 +1,7 @@
-//! What a request costs: so many in flight against a worker in the same process, over the in-memory broker.
+//! What a request costs: so many in flight, in a closed loop, against a worker in the same process.
 //!
-//! `cargo run --release -p streamerson --no-default-features --example closed_loop -- [IN_FLIGHT] [SECONDS]`
+//! `cargo run --release -p streamerson --example closed_loop -- [IN_FLIGHT] [SECONDS] [BROKER]`; the defaults are 256
+//! in flight for 5 seconds over `memory:`. The CPU is that of this process alone, without a Redis server.
 
 #![allow(clippy::print_stdout)] // its output is its purpose
 
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use streamerson::core::Topic;
+use streamerson::core::{Broker, Topic};
 use streamerson::{Client, Json, Message, Router, Worker, connect};
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -31,21 +32,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let in_flight: usize = arguments.next().map_or(Ok(256), |text| text.parse())?;
     let seconds: u64 = arguments.next().map_or(Ok(5), |text| text.parse())?;
-    for kind in arguments
-        .next()
-        .map_or(vec!["greet", "greet.later"], |_| vec!["greet"])
-    {
-        measure(kind, in_flight, Duration::from_secs(seconds)).await?;
+    let broker = connect(arguments.next().as_deref().unwrap_or("memory:")).await?;
+    for kind in ["greet", "greet.later"] {
+        measure(&broker, kind, in_flight, Duration::from_secs(seconds)).await?;
     }
     Ok(())
 }
 
 async fn measure(
+    broker: &Arc<dyn Broker>,
     kind: &'static str,
     in_flight: usize,
     period: Duration,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let broker = connect("memory:").await?;
     let router = Router::new()
         .on("greet", greet)
         .on("greet.later", greet_later);
@@ -53,8 +52,12 @@ async fn measure(
         .topic("hello")
         .group("greeters")
         .concurrency(in_flight);
-    let serving = tokio::spawn(worker.serve(router).into_future());
-    let client = Client::open(broker).await?;
+    let (stop_serving, stopped) = tokio::sync::oneshot::channel();
+    let serve = worker.serve(router).with_graceful_shutdown(async {
+        let _ = stopped.await;
+    });
+    let serving = tokio::spawn(serve.into_future());
+    let client = Client::open(broker.clone()).await?;
     let topic = Topic::new("hello")?;
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -74,7 +77,8 @@ async fn measure(
         requests as f64 / elapsed.as_secs_f64(),
         cpu.as_secs_f64() * 1e6 / requests as f64,
     );
-    serving.abort();
+    let _ = stop_serving.send(());
+    serving.await??;
     Ok(())
 }
 

@@ -33,7 +33,7 @@ pub async fn connect_in(url: &str, namespace: Name) -> Result<Arc<dyn Broker>> {
     let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
     match scheme {
         "memory" => memory(rest),
-        "embedded" => embedded(rest),
+        "embedded" => embedded(rest).await,
         "redis" | "rediss" | "redis+unix" | "unix" => redis(url, namespace).await,
         _ => Err(Error::invalid(
             "unknown-broker",
@@ -73,7 +73,8 @@ fn memory(rest: &str) -> Result<Arc<dyn Broker>> {
 }
 
 #[cfg(feature = "embedded")]
-fn embedded(rest: &str) -> Result<Arc<dyn Broker>> {
+async fn embedded(rest: &str) -> Result<Arc<dyn Broker>> {
+    use streamerson_core::ErrorKind;
     use streamerson_embedded::{EmbeddedBroker, Options};
 
     let (dir, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -101,11 +102,21 @@ fn embedded(rest: &str) -> Result<Arc<dyn Broker>> {
             "embedded: needs a directory, for example embedded:./data",
         ));
     }
-    Ok(Arc::new(EmbeddedBroker::open(dir, options)?))
+    let dir = dir.to_owned();
+    // Opening reads the log, which takes a while if it is long.
+    let opened = tokio::task::spawn_blocking(move || EmbeddedBroker::open(dir, options)).await;
+    let broker = opened.map_err(|error| {
+        Error::new(
+            ErrorKind::Internal,
+            "broker-panicked",
+            format!("opening the embedded broker failed: {error}"),
+        )
+    })??;
+    Ok(Arc::new(broker))
 }
 
 #[cfg(not(feature = "embedded"))]
-fn embedded(_: &str) -> Result<Arc<dyn Broker>> {
+async fn embedded(_: &str) -> Result<Arc<dyn Broker>> {
     Err(disabled("embedded"))
 }
 

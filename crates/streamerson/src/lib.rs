@@ -54,3 +54,8 @@ pub use streamerson_core as core;
 pub use streamerson_core::meta::Headers;
 pub use streamerson_core::{Error, Message, Meta};
 pub use worker::Worker;
+
+/// The README's worker, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

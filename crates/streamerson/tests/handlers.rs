@@ -1,5 +1,7 @@
 //! Handlers: what they take, what they answer, and what happens to requests that do not fit.
 
+#![allow(clippy::unwrap_used)] // a failed expectation is a failed test
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

@@ -1,5 +1,7 @@
 //! Requests: answered, timed out, refused, given up, and what the broker's faults do to them.
 
+#![allow(clippy::unwrap_used)] // a failed expectation is a failed test
+
 mod support;
 
 use std::sync::Arc;
@@ -232,7 +234,7 @@ async fn a_request_given_up_or_expired_while_queued_is_not_sent() {
     let mut first =
         Box::pin(client.dispatch(topic("work"), Message::new("first", ""), in_a_while()));
     assert!(futures::poll!(&mut first).is_pending());
-    tokio::task::yield_now().await;
+    broker.faults.at_gate(1).await;
     let mut gone = Box::pin(client.dispatch(topic("work"), Message::new("gone", ""), in_a_while()));
     assert!(futures::poll!(&mut gone).is_pending());
     drop(gone);
@@ -256,21 +258,24 @@ async fn what_arrives_while_a_batch_is_in_flight_forms_the_next() {
     let gate = Arc::new(Semaphore::new(0));
     *broker.faults.gate.lock() = Some(gate.clone());
     let client = client(&broker).await;
-    let sends: Vec<_> = (0..100)
-        .map(|n| {
-            let client = client.clone();
-            tokio::spawn(async move { client.send("work", "t").json(&n).await })
-        })
-        .collect();
-    // Two passages of the gate are two batches: whatever the scheduler does, the first was taken from what was there.
-    tokio::task::yield_now().await;
-    gate.add_permits(1);
-    until(|| client.stats().sent > 0).await;
-    gate.add_permits(1);
-    for send in sends {
-        soon(send).await.unwrap().unwrap();
+    let send = |n: u32| {
+        let client = client.clone();
+        async move { client.send("work", "t").json(&n).await }
+    };
+    let first = tokio::spawn(send(0));
+    broker.faults.at_gate(1).await;
+    let mut others: Vec<_> = (1..=100).map(|n| Box::pin(send(n))).collect();
+    for other in &mut others {
+        assert!(futures::poll!(other).is_pending());
     }
-    assert_eq!(client.stats().sent, 100);
+    assert_eq!(client.stats().sent, 0);
+    // Two passages of the gate are two batches.
+    gate.add_permits(2);
+    soon(first).await.unwrap().unwrap();
+    for outcome in soon(futures::future::join_all(others)).await {
+        outcome.unwrap();
+    }
+    assert_eq!(client.stats().sent, 101);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The client: sends messages, and requests answers within a deadline.
 //!
 //! One inbox per client, whatever the number of requests. Three tasks: one sends what is queued, in batches with one
-//! in flight ([`sender`]); one reads the answers ([`inbox`]); one lets deadlines pass ([`replies`]).
+//! in flight (`sender`); one reads the answers (`inbox`); one lets deadlines pass (`replies`).
 
 mod inbox;
 mod replies;

@@ -1,7 +1,7 @@
 //! The worker: reads topics as a member of a consumer group, and settles what the router answered.
 //!
-//! Per topic: one task reads and runs handlers ([`running`]), one settles in batches ([`settling`]), one keeps the
-//! leases of everything held ([`held`]), one trims ([`trim`]). What follows from a reply is decided in [`outcome`].
+//! Per topic: one task reads and runs handlers (`running`), one settles in batches (`settling`), one keeps the
+//! leases of everything held (`held`), one trims (`trim`). What follows from a reply is decided in `outcome`.
 //!
 //! # What is promised
 //!

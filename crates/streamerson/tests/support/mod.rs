@@ -1,10 +1,11 @@
 //! What the tests share: a broker that fails on demand, a served router, and bounded waits.
 
-// Each test binary uses its part.
-#![allow(dead_code, unreachable_pub)]
+// Each test binary uses its part; a failed expectation is a failed test.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
@@ -138,6 +139,8 @@ pub struct Faults {
     pub inbox: Mutex<Vec<Fault>>,
     /// Appends wait for this gate, when there is one.
     pub gate: Mutex<Option<Arc<tokio::sync::Semaphore>>>,
+    /// How many appends have come to the gate.
+    pub at_gate: AtomicUsize,
 }
 
 /// How an operation fails.
@@ -163,9 +166,15 @@ fn next_fault(faults: &Mutex<Vec<Fault>>) -> Option<Fault> {
 }
 
 impl Faults {
+    /// Waits until `n` appends have come to the gate.
+    pub async fn at_gate(&self, n: usize) {
+        until(|| self.at_gate.load(Ordering::SeqCst) == n).await;
+    }
+
     async fn pass_gate(&self) {
         let gate = self.gate.lock().clone();
         if let Some(gate) = gate {
+            self.at_gate.fetch_add(1, Ordering::SeqCst);
             gate.acquire().await.unwrap().forget();
         }
     }
