@@ -56,6 +56,7 @@ codes! {
     BODY_TOO_LARGE = "body-too-large", PAYLOAD_TOO_LARGE, Rejected, "The body is too large";
     URI_TOO_LONG = "uri-too-long", URI_TOO_LONG, Rejected, "The path and query are too long";
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, Rejected, "The content type is not accepted";
+    BROKER_REFUSED = "broker-refused", INTERNAL_SERVER_ERROR, Rejected, "The broker refused the message";
     INTERNAL = "internal", INTERNAL_SERVER_ERROR, Unknown, "The gateway failed";
     INVALID_REPLY = "invalid-reply", BAD_GATEWAY, Unknown, "The worker's reply is not usable";
     BROKER_UNAVAILABLE = "broker-unavailable", SERVICE_UNAVAILABLE, Rejected, "The broker cannot be reached";

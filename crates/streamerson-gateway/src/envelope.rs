@@ -136,13 +136,15 @@ impl<'a> Object<'a> {
         self.out.push(b'}');
     }
 
+    /// Writes a name as it is: ours, those of headers and those of parameters hold nothing to escape.
     fn name(&mut self, name: &str) {
         if !self.is_empty {
             self.out.push(b',');
         }
         self.is_empty = false;
-        write(self.out, name);
-        self.out.push(b':');
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
     }
 }
 

@@ -20,6 +20,7 @@ use streamerson::client::Options;
 use streamerson_core::time::unix_ms;
 use streamerson_core::{Broker, Error, ErrorKind, Message, Name, Position, Result, Topic, message};
 use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 use tower::Service;
 
 use crate::codes;
@@ -102,7 +103,7 @@ impl Gateway {
             shared: Arc::new(Shared {
                 metrics: Metrics::new(paths, client.clone()),
                 durability: HeaderValue::try_from(durability)
-                    .unwrap_or(HeaderValue::from_static("memory")),
+                    .unwrap_or(HeaderValue::from_static("unknown")),
                 broker,
                 client,
                 routes: config.routes.clone(),
@@ -241,43 +242,33 @@ impl Shared {
         if route.body == Accepts::Json {
             json::check(&head.method, &data)?;
         }
-        let envelope = Envelope::new(head, &headers, matched, route);
-        let mut message = Message {
+        // Nobody waits for the reply to a message that is only sent, so it does not expire.
+        let exp = (route.mode == Mode::Reply).then(|| expiry(route.timeout));
+        let message = Message {
             id: id.clone(),
             kind,
             corr: ByteString::new(),
             reply: ByteString::new(),
-            meta: Bytes::new(),
+            meta: Envelope::new(head, &headers, matched, route).encode(exp)?,
             data,
         };
         match route.mode {
             Mode::Reply => {
-                let ms = u64::try_from(route.timeout.as_millis()).unwrap_or(u64::MAX);
-                message.meta = envelope.encode(Some(unix_ms().saturating_add(ms)))?;
                 let deadline = Instant::now() + route.timeout;
-                let dispatched = self.client.dispatch(topic, message, deadline).await;
-                reply::into_response(dispatched.map_err(of_broker)?, id)
+                let reply = self.client.dispatch(topic, message, deadline).await;
+                reply::into_response(reply.map_err(of_broker)?, id)
             }
             Mode::Send => {
-                message.meta = envelope.encode(None)?;
-                let stored =
-                    tokio::time::timeout(route.timeout, self.client.append(topic, message));
-                let unknown = |_| {
-                    Failure::new(
-                        codes::OUTCOME_UNKNOWN,
-                        "the broker did not confirm the message in time",
-                    )
-                };
-                let position = stored.await.map_err(unknown)?.map_err(of_broker)?;
-                Ok(self.stored(position, id))
+                let stored = self.client.append(topic, message);
+                let position = tokio::time::timeout(route.timeout, stored).await;
+                Ok(self.stored(position.map_err(unconfirmed)?.map_err(of_broker)?, id))
             }
         }
     }
 
     fn stored(&self, position: Position, id: &ByteString) -> Response<Full<Bytes>> {
         let body = format!(r#"{{"id":"{id}","position":"{position}"}}"#);
-        let json = HeaderValue::from_static("application/json");
-        let mut response = response::with_body(StatusCode::ACCEPTED, Some(json), body.into(), id);
+        let mut response = response::json(StatusCode::ACCEPTED, body.into(), id);
         response
             .headers_mut()
             .insert(DURABILITY, self.durability.clone());
@@ -293,6 +284,17 @@ fn canonical_path(head: &Parts) -> Result<Cow<'_, str>, Failure> {
         return Err(Failure::new(codes::URI_TOO_LONG, detail));
     }
     path::canonical(uri.path()).map_err(|why| Failure::new(codes::INVALID_PATH, why))
+}
+
+/// The deadline of a request that waits this long, as it travels.
+fn expiry(timeout: Duration) -> u64 {
+    let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    unix_ms().saturating_add(ms)
+}
+
+fn unconfirmed(_: Elapsed) -> Failure {
+    let detail = "the broker did not confirm the message in time";
+    Failure::new(codes::OUTCOME_UNKNOWN, detail)
 }
 
 /// Where a matched request goes. Clients must write neither to inboxes nor to dead letters.
@@ -314,13 +316,14 @@ fn target(target: &Target, matched: &Matched<'_>) -> Result<(Topic, ByteString),
     named.ok_or_else(|| {
         Failure::new(
             codes::ROUTE_NOT_FOUND,
-            "this path does not name a topic and a message type: each is 1 to 200 of A-Z a-z 0-9 . _ -, and inboxes are not served",
+            "this path does not name a topic and a message type: each is 1 to 200 of A-Z a-z 0-9 . _ -, \
+             and inboxes are not served",
         )
     })
 }
 
 fn options(allow: &HeaderValue, id: &ByteString) -> Response<Full<Bytes>> {
-    let mut response = response::with_body(StatusCode::NO_CONTENT, None, Bytes::new(), id);
+    let mut response = response::empty(StatusCode::NO_CONTENT, id);
     response.headers_mut().insert(ALLOW, allow.clone());
     response
 }
@@ -351,6 +354,17 @@ fn of_broker(error: Error) -> Failure {
             )
         }
         (ErrorKind::Closed, _) => Failure::new(codes::DRAINING, "try another gateway"),
+        (ErrorKind::Invalid, "message-too-large") => Failure::new(
+            codes::BODY_TOO_LARGE,
+            "the broker does not take messages of this size",
+        ),
+        (ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict, _) => {
+            tracing::error!(%error, "the broker refused a message");
+            Failure::new(
+                codes::BROKER_REFUSED,
+                "the log of the gateway has the reason",
+            )
+        }
         _ => {
             tracing::error!(%error, "a request failed in a way that no request should");
             Failure::new(codes::INTERNAL, "the log of the gateway has the reason")

@@ -8,6 +8,9 @@ use crate::problem::Failure;
 
 /// Whether this content type is the one that a message has when it names none.
 pub(crate) fn is_plain(ctype: &str) -> bool {
+    if ctype == "application/json" {
+        return true;
+    }
     let (essence, parameters) = split(ctype);
     let (name, value) = parameters.split_once('=').unwrap_or((parameters, ""));
     let utf8 = name.trim().eq_ignore_ascii_case("charset")

@@ -103,7 +103,7 @@ impl Problem<'_> {
         // Plain text and numbers cannot fail to encode.
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let ctype = HeaderValue::from_static("application/problem+json");
-        response::with_body(status, Some(ctype), body.into(), id)
+        response::typed(status, ctype, body.into(), id)
     }
 }
 

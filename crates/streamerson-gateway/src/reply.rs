@@ -30,13 +30,7 @@ pub(crate) fn into_response(
     id: &ByteString,
 ) -> Result<Response<Full<Bytes>>, Failure> {
     if reply.meta.is_empty() {
-        let json = HeaderValue::from_static("application/json");
-        return Ok(response::with_body(
-            StatusCode::OK,
-            Some(json),
-            reply.data,
-            id,
-        ));
+        return Ok(response::json(StatusCode::OK, reply.data, id));
     }
     let meta = parse(&reply.meta)?;
     let status = meta.status.map(status).transpose()?;
@@ -75,10 +69,13 @@ fn success(
     id: &ByteString,
 ) -> Result<Response<Full<Bytes>>, Failure> {
     if response::is_bodiless(status) {
-        return Ok(response::with_body(status, None, Bytes::new(), id));
+        return Ok(response::empty(status, id));
     }
-    let ctype = value(&CONTENT_TYPE, ctype.unwrap_or("application/json"))?;
-    Ok(response::with_body(status, Some(ctype), data, id))
+    let Some(ctype) = ctype else {
+        return Ok(response::json(status, data, id));
+    };
+    let ctype = value(&CONTENT_TYPE, ctype)?;
+    Ok(response::typed(status, ctype, data, id))
 }
 
 fn add_headers(response: &mut Response<Full<Bytes>>, hdr: &Headers) -> Result<(), Failure> {
@@ -159,7 +156,8 @@ mod tests {
     #[tokio::test]
     async fn a_worker_decides_status_content_type_and_headers() {
         let response = response(
-            r#"{"status":201,"ctype":"text/csv","hdr":{"location":"/orders/7","cache-control":"max-age=5","set-cookie":["a=1","b=2"]}}"#,
+            r#"{"status":201,"ctype":"text/csv",
+                "hdr":{"location":"/orders/7","cache-control":"max-age=5","set-cookie":["a=1","b=2"]}}"#,
         );
         assert_eq!(response.status(), 201);
         let headers = response.headers();

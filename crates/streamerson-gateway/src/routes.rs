@@ -69,6 +69,7 @@ impl RouteTable {
         }
         let mut paths = matchit::Router::new();
         for (path, routes) in &by_path {
+            check_parameters(path, routes)?;
             let methods = Methods {
                 allow: allow(routes),
                 routes: routes.clone(),
@@ -118,6 +119,28 @@ impl RouteTable {
 /// Whether `routes` can be served together.
 pub(crate) fn check<'a>(routes: impl IntoIterator<Item = &'a Route>) -> Result<(), Conflict> {
     RouteTable::new(routes).map(|_| ())
+}
+
+/// Parameter names become keys of the message's meta, and are written there as they are.
+fn check_parameters(path: &str, routes: &[(Method, usize)]) -> Result<(), Conflict> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let names = path
+        .split('{')
+        .skip(1)
+        .filter_map(|rest| rest.split('}').next());
+    for name in names {
+        let name = name.strip_prefix('*').unwrap_or(name);
+        if !name.chars().all(plain) {
+            return Err(Conflict {
+                route: routes.first().map_or(0, |(_, at)| *at),
+                with: None,
+                problem: format!(
+                    "the path {path} is not valid: a parameter name is of A-Z a-z 0-9 . _ -, and {name:?} is not"
+                ),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn refused(
@@ -269,7 +292,7 @@ mod tests {
             "{conflict:?}"
         );
 
-        for path in ["/{*rest}/a", "/a{", "/{}", "/{a}-{b}"] {
+        for path in ["/{*rest}/a", "/a{", "/{}", "/{a}-{b}", "/{a\"b}", "/{*a b}"] {
             let conflict = RouteTable::new(&[route(&[Method::GET], path)]).unwrap_err();
             assert!(
                 conflict.problem.contains("is not valid"),

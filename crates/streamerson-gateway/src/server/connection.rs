@@ -34,8 +34,10 @@ pub(super) async fn serve<S, B>(
     metrics: &ConnectionMetrics,
     service: S,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    S: Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -46,11 +48,8 @@ pub(super) async fn serve<S, B>(
         watch: watch.clone(),
     };
     let mut serving = pin!(http.serve_connection(stream, service));
-    let first_look = watch
-        .overdue()
-        .err()
-        .map_or_else(Instant::now, Instant::from_std);
-    let mut look = pin!(sleep_until(first_look));
+    // At once; from then on the pace tells when.
+    let mut look = pin!(sleep_until(Instant::now()));
     let mut ending = false;
     poll_fn(|cx| {
         loop {

@@ -279,9 +279,9 @@ fn refused(address: SocketAddr, setting: &str, error: &io::Error) -> Error {
         let detail = format!(
             "{address} is already in use: stop what listens there, or choose another address with {setting}"
         );
-        return Error::invalid("address-in-use", detail);
+        return Error::unavailable("address-in-use", detail);
     }
     let detail =
         format!("{address} cannot be listened on: {error}; choose another address with {setting}");
-    Error::invalid("address-unusable", detail)
+    Error::unavailable("cannot-listen", detail)
 }

@@ -234,13 +234,13 @@ async fn a_head_that_drips_in_is_given_up() {
 #[tokio::test]
 async fn the_next_head_may_come_late_but_not_slowly() {
     let edge =
-        Edge::serve("[gateway]\nheader_read_timeout = \"100ms\"\nkeep_alive = \"10m\"").await;
+        Edge::serve("[gateway]\nheader_read_timeout = \"500ms\"\nkeep_alive = \"10m\"").await;
     edge.echo("hello").await;
     let mut connection = edge.connect().await;
     connection.write(post("/hello/greet", "1")).await;
     assert_eq!(connection.answer().await.status, 200);
     // Not a wait for something, but the thing itself: idleness beyond the time for a head.
-    tokio::time::sleep(Duration::from_millis(250)).await;
+    tokio::time::sleep(Duration::from_millis(800)).await;
     connection.write(post("/hello/greet", "2")).await;
     assert_eq!(connection.answer().await.body, "2");
     connection.write("GET /hel").await;

@@ -266,6 +266,12 @@ async fn a_sent_message_is_confirmed_once_it_is_stored() {
         topic = "events"
         type = "event"
         mode = "send"
+
+        [[route]]
+        path = "/impatient"
+        topic = "events"
+        type = "event"
+        mode = "send"
         timeout = "50ms"
         "#;
     let edge = Edge::serve(toml).await;
@@ -291,7 +297,7 @@ async fn a_sent_message_is_confirmed_once_it_is_stored() {
         (503, "broker-unavailable")
     );
     edge.broker.set(Fault::Silent);
-    let answer = edge.post("/events", "[3]").await;
+    let answer = edge.post("/impatient", "[3]").await;
     assert_eq!(
         (answer.status, answer.code().as_str()),
         (504, "outcome-unknown")
@@ -321,14 +327,34 @@ async fn a_broker_that_is_away_is_503_and_tells_no_secrets() {
     assert_eq!(answer.json()["outcome"], "unknown");
     assert!(!answer.body.contains("secret"), "{answer:?}");
 
+    edge.broker.set(Fault::Refused("permission-denied"));
+    let answer = edge.post("/hello/greet", "{}").await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (500, "broker-refused")
+    );
+    assert_eq!(answer.json()["outcome"], "rejected");
+    assert!(!answer.body.contains("secret"), "{answer:?}");
+
+    edge.broker.set(Fault::Refused("message-too-large"));
+    let answer = edge.post("/hello/greet", "{}").await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (413, "body-too-large")
+    );
+
     edge.broker.set(None);
     assert_eq!(edge.post("/hello/greet", "{}").await.status, 200);
 }
 
 #[tokio::test]
 async fn without_a_reply_the_answer_is_504_and_a_late_reply_hurts_nobody() {
-    let edge = Edge::serve("[gateway]\ntimeout = \"20ms\"").await;
-    let answer = edge.post("/hello/greet", "{}").await;
+    let route = |name: &str| {
+        format!("[[route]]\npath = \"/{name}\"\ntopic = \"{name}\"\ntype = \"greet\"\n")
+    };
+    let toml = route("hello") + "timeout = \"20ms\"\n" + &route("other");
+    let edge = Edge::serve(&toml).await;
+    let answer = edge.post("/hello", "{}").await;
     assert_eq!(
         (answer.status, answer.code().as_str()),
         (504, "no-reply-in-time")
@@ -341,7 +367,7 @@ async fn without_a_reply_the_answer_is_504_and_a_late_reply_hurts_nobody() {
         result.unwrap();
     }
     edge.echo("other").await;
-    assert_eq!(edge.post("/other/greet", "1").await.body, "1");
+    assert_eq!(edge.post("/other", "1").await.body, "1");
     let metrics = metrics(&edge).await;
     assert!(
         metrics.contains("streamerson_client_late_replies_total 1"),

@@ -316,6 +316,8 @@ pub(crate) enum Fault {
     Away,
     /// They may have been stored.
     Unclear,
+    /// They are refused, with this code.
+    Refused(&'static str),
     /// No answer comes.
     Silent,
 }
@@ -344,6 +346,7 @@ impl Broker for TestBroker {
                 "append-unanswered",
                 "secret-host:6379 is silent",
             )),
+            Some(Fault::Refused(code)) => failed(Error::invalid(code, "secret-user may not")),
             Some(Fault::Silent) => std::future::pending().boxed(),
         }
     }
