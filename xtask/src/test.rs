@@ -9,7 +9,12 @@ use crate::packages::{self, PYTHON, REDIS};
 /// on this machine is touched.
 pub(crate) fn run() -> Result<()> {
     packages::ensure(&[REDIS, PYTHON])?;
-    command::run(&mut cargo(["test", "--workspace", "--all-features"]))?;
+    command::run(&mut cargo([
+        "test",
+        "--workspace",
+        "--all-features",
+        "--no-fail-fast",
+    ]))?;
     eprintln!("cargo xtask test: all tests passed");
     Ok(())
 }

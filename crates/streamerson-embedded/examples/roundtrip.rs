@@ -24,7 +24,9 @@ async fn main() -> Result<()> {
     };
     let in_flight = parse(arguments.next(), 256);
     let seconds = parse(arguments.next(), 5);
-    let parent = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
+    let parent = arguments
+        .next()
+        .map_or_else(std::env::temp_dir, PathBuf::from);
     for durability in classes {
         let dir = parent.join(format!("streamerson-roundtrip-{}", std::process::id()));
         let options = Options {
@@ -98,7 +100,11 @@ async fn work(mut member: Box<dyn Member>) -> Result<()> {
 fn cpu() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default().split(' ');
-    let ticks: u64 = fields.skip(12).take(2).filter_map(|f| f.parse::<u64>().ok()).sum();
+    let ticks: u64 = fields
+        .skip(12)
+        .take(2)
+        .filter_map(|f| f.parse::<u64>().ok())
+        .sum();
     Duration::from_millis(ticks * 10)
 }
 

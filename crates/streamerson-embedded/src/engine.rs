@@ -9,8 +9,8 @@
 //! nothing. It fires when entries become visible, and when a member of any group of the topic gave something back.
 //!
 //! Inside: `state` and `topic` (what is known, behind one lock), `cold` (where entries stand), `op` (what is asked),
-//! `queue` and `drive` (who commits), `commit` with `decide`,
-//! `apply` and `change` (how it is stored), `checkpoint` and `recover`, `read` (back from the log).
+//! `queue` and `drive` (who commits), `commit` with `decide`, `apply` and `change` (how it is stored), `checkpoint` and
+//! `recover`, `read` (back from the log). `request` has the words of this interface.
 
 mod apply;
 mod change;
@@ -22,21 +22,23 @@ mod drive;
 #[cfg(test)]
 mod faults;
 mod op;
+#[cfg(test)]
+mod power_loss;
 mod queue;
 mod read;
 mod recover;
+mod request;
 mod shared;
 mod state;
 mod topic;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures::future::{BoxFuture, FutureExt};
 use streamerson_core::group::{Grant, Group};
-use streamerson_core::retention::{Retention, Trimmed};
+use streamerson_core::retention::Trimmed;
 use streamerson_core::time::{Millis, Monotonic, unix_ms};
 use streamerson_core::{
     Durability, Error, ErrorKind, Name, Position, Result, Settlement, Start, Topic,
@@ -52,6 +54,7 @@ use commit::Committer;
 use drive::Drive;
 use op::{Change, Changed, Item, Op, Pending};
 pub(crate) use read::Loading;
+pub(crate) use request::{Direction, GroupKey, NewEntry, TopicView, Trim, Want, Work};
 use shared::Shared;
 use state::{Limit, State};
 
@@ -65,89 +68,6 @@ type Answered<T> = oneshot::Receiver<T>;
 
 /// A range is answered in parts of about this size.
 const RANGE: usize = 8 << 20;
-
-/// An entry to append.
-#[derive(Debug)]
-pub(crate) struct NewEntry {
-    /// Where it goes; created as needed.
-    pub(crate) topic: Topic,
-    /// What is stored.
-    pub(crate) body: Body,
-    /// Its position, if the writer insists; must be greater than every earlier one of the topic, else the append is
-    /// refused as `Invalid`, code `position-not-greater`. `None`: the engine gives the next one.
-    pub(crate) position: Option<Position>,
-}
-
-/// Names a consumer group.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct GroupKey {
-    /// The topic it shares.
-    pub(crate) topic: Topic,
-    /// Its name.
-    pub(crate) group: Name,
-}
-
-/// What a member may be given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Want {
-    /// Only what nobody has had yet (`XREADGROUP … >`).
-    New,
-    /// Only what was given back and is due, or whose holder was silent for `lease`.
-    Abandoned {
-        /// In milliseconds.
-        lease: Millis,
-    },
-    /// The abandoned first, then the new.
-    Any {
-        /// In milliseconds.
-        lease: Millis,
-    },
-}
-
-/// A delivery. `body` is `None` when the entry was trimmed away: settle it, there is nothing to work on.
-#[derive(Debug)]
-pub(crate) struct Work {
-    /// Position and attempt.
-    pub(crate) grant: Grant,
-    /// What to work on.
-    pub(crate) body: Option<Body>,
-}
-
-/// Which way a range is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    /// Oldest first.
-    Forward,
-    /// Newest first.
-    Backward,
-}
-
-/// What to remove from a topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trim {
-    /// What the retention allows.
-    Retain(Retention),
-    /// Everything before this position, processed or not (`XTRIM MINID`).
-    Before(Position),
-    /// Everything but the newest so many, processed or not (`XTRIM MAXLEN`).
-    Newest(u64),
-}
-
-/// A topic as it stands, seen under the lock: look, copy out what is needed, do not wait.
-pub(crate) struct TopicView<'a> {
-    /// Entries held.
-    pub(crate) length: u64,
-    /// Position of the oldest entry held.
-    pub(crate) first: Option<Position>,
-    /// Position of the newest entry ever committed.
-    pub(crate) last: Option<Position>,
-    /// When it expires on the engine's clock, if it is an inbox.
-    pub(crate) expires: Option<Millis>,
-    /// Its groups.
-    pub(crate) groups: &'a BTreeMap<Name, Group>,
-    /// How many entries stand after a position: a group's lag, from its cursor.
-    pub(crate) count_after: &'a dyn Fn(Position) -> u64,
-}
 
 /// The handle. Clones share the engine; with the last one the committer ends and the directory is released.
 #[derive(Debug, Clone)]
@@ -242,7 +162,10 @@ impl Engine {
     /// The instant of `at` on the engine's monotonic clock.
     pub(crate) fn instant(&self, at: Millis) -> Instant {
         // Times that no clock reaches are as good as a long time.
-        self.inner.shared.clock.instant(at.min(self.now() + 86_400_000))
+        self.inner
+            .shared
+            .clock
+            .instant(at.min(self.now() + 86_400_000))
     }
 
     /// Appends, and answers positions in the order of the batch once they are stored.
@@ -504,7 +427,9 @@ impl Engine {
 
     /// Fires when there may be something new in a topic: see the module's page.
     pub(crate) fn changed(&self, topic: &Topic) -> Arc<Notify> {
+        let now = self.now();
         let mut state = self.inner.shared.state.lock();
+        state.sweep_if_many(now);
         state.topic_or_new(topic).changed.clone()
     }
 

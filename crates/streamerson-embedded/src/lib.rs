@@ -1,4 +1,34 @@
-//! Durable single-node broker for Streamerson: an append log with group commit, and a Redis-protocol port
+//! A durable broker inside your process: an append log with group commit, and a Redis-protocol port to it.
+//!
+//! Everything written goes to one log per data directory, in checksummed frames, one per commit. A commit is what came
+//! in while the one before was written: appends and settlements of all callers share one write, and, for class `disk`,
+//! one sync, before anything is acknowledged or seen. There are no timers.
+//!
+//! | class | an acknowledged append survives |
+//! |---|---|
+//! | [`Memory`](streamerson_core::Durability::Memory) | nothing: no files |
+//! | [`Os`](streamerson_core::Durability::Os) | the death of the process |
+//! | [`Disk`](streamerson_core::Durability::Disk), the default | power loss |
+//!
+//! What is promised beside that:
+//!
+//! * A settlement and its outputs are one step: both are there after a crash, or neither.
+//! * Opening verifies every byte that was acknowledged. The rest of an interrupted write at the very end is cut off and
+//!   reported in [`Recovery`]; any other damage, and a missing file, is an error that names it, and nothing is changed.
+//!   After an orderly end even the last record is known to be whole. After a crash of class `os` with a power loss,
+//!   holes may look like damage: that class does not promise to survive it.
+//! * A full disk refuses appends, while settlements, trims and reads go on; appends resume by themselves.
+//! * A sync that fails stops everything until the directory is opened again: nobody knows what is stored.
+//! * After a restart, retries are due when they were, and what was delivered and not settled comes again, in order. A
+//!   delivery is known to have happened if something later in the group was settled, or the log moved on to another
+//!   segment since; else it counts as the first.
+//!
+//! What it costs: memory for the bodies of recent messages ([`Options::cache_bytes`]) and 16 bytes for every message
+//! held. Disk space is freed by whole segments, when nothing in them is held any more: **a topic that is never trimmed
+//! keeps every segment it has a message in**.
+//!
+//! A data directory holds `LOCK`, segments (`00000000000000000001.log`, …, growing from 1 MiB to
+//! [`Options::segment_bytes`]) and `next`, the segment made ready for when the present one is full.
 
 mod body;
 mod broker;

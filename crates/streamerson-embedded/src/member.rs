@@ -139,10 +139,7 @@ async fn wait(
     Ok(())
 }
 
-async fn load(
-    settler: Arc<EmbeddedSettler>,
-    granted: Loading<Grant>,
-) -> Result<Vec<Delivery>> {
+async fn load(settler: Arc<EmbeddedSettler>, granted: Loading<Grant>) -> Result<Vec<Delivery>> {
     let (deliveries, odd) = deliveries(granted.load(usize::MAX).await?);
     match odd.is_empty() {
         true => Ok(deliveries),

@@ -57,7 +57,9 @@ impl Options {
             Durability::Memory | Durability::Os | Durability::Disk => Ok(()),
             other => Err(Error::invalid(
                 "unknown-durability",
-                format!("the embedded broker has one node, durability {other} needs more: choose memory, os or disk"),
+                format!(
+                    "the embedded broker has one node, durability {other} needs more: choose memory, os or disk"
+                ),
             )),
         }
     }

@@ -1,13 +1,25 @@
 //! Damaged data directories: an interrupted write is dropped and reported; damage is never served, and nothing is deleted.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod store;
 
 use std::fs;
 use std::path::Path;
 
-use store::{append, crashed, open, payloads, segments, written};
-use streamerson_core::ErrorKind;
+use store::{append, crashed, payloads, segments, written};
+use streamerson_core::{Durability, ErrorKind, Result};
+use streamerson_embedded::{EmbeddedBroker, Options};
 use tempfile::TempDir;
+
+/// With small files, because they are copied and read so often.
+fn open(dir: &Path) -> Result<EmbeddedBroker> {
+    let options = Options {
+        segment_bytes: 4 << 10,
+        ..store::options(Durability::Os)
+    };
+    EmbeddedBroker::open(dir, options)
+}
 
 /// A directory with three messages, as a crash leaves it, and where the last record begins and ends.
 async fn three_messages() -> (TempDir, usize, usize) {
@@ -37,13 +49,20 @@ async fn a_write_interrupted_at_any_byte_is_dropped_and_reported() {
             replace(dir.path(), torn);
             let broker = open(dir.path()).unwrap();
             let torn_bytes = torn.iter().rposition(|b| *b != 0).unwrap() + 1 - begin;
-            assert_eq!(broker.recovery().truncated_bytes, torn_bytes as u64, "cut at {cut}");
+            assert_eq!(
+                broker.recovery().truncated_bytes,
+                torn_bytes as u64,
+                "cut at {cut}"
+            );
             assert_eq!(payloads(&broker, "orders").await.unwrap(), ["one", "two"]);
             append(&broker, "orders", &["four"]).await;
             drop(broker);
             let broker = open(dir.path()).unwrap();
             assert_eq!(broker.recovery().truncated_bytes, 0);
-            assert_eq!(payloads(&broker, "orders").await.unwrap(), ["one", "two", "four"]);
+            assert_eq!(
+                payloads(&broker, "orders").await.unwrap(),
+                ["one", "two", "four"]
+            );
         }
     }
 }
@@ -64,7 +83,10 @@ async fn a_flipped_bit_before_the_last_record_is_corrupt_and_named() {
             }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}: {error}");
-                assert!(error.detail().contains("00000000000000000001.log"), "{error}");
+                assert!(
+                    error.detail().contains("00000000000000000001.log"),
+                    "{error}"
+                );
                 assert!(error.detail().contains("at byte"), "{error}");
                 let kept = fs::read(&segments(dir.path())[0]).unwrap();
                 assert_eq!(kept, damaged, "a damaged file must not be touched");
@@ -87,9 +109,15 @@ async fn after_an_orderly_end_no_record_is_taken_for_an_interrupted_write() {
         let mut damaged = whole.clone();
         damaged[at] ^= 1 << (at % 8);
         replace(dir.path(), &damaged);
-        let error = open(dir.path()).err().expect("damage must be noticed");
-        assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, "log-damaged"));
-        assert!(error.detail().contains(&format!("at byte {begin}")), "{error}");
+        let error = open(dir.path()).expect_err("damage must be noticed");
+        assert_eq!(
+            (error.kind(), error.code()),
+            (ErrorKind::Corrupt, "log-damaged")
+        );
+        assert!(
+            error.detail().contains(&format!("at byte {begin}")),
+            "{error}"
+        );
     }
 }
 
@@ -111,7 +139,10 @@ async fn a_record_that_rots_while_it_is_not_in_memory_is_an_error_and_never_wron
         damaged[at] ^= 1 << (at % 8);
         write_in_place(file, &damaged);
         let error = payloads(&broker, "orders").await.unwrap_err();
-        assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, "log-damaged"));
+        assert_eq!(
+            (error.kind(), error.code()),
+            (ErrorKind::Corrupt, "log-damaged")
+        );
     }
     write_in_place(file, &whole);
     assert_eq!(payloads(&broker, "orders").await.unwrap(), ["one"]);
@@ -126,12 +157,7 @@ fn write_in_place(file: &Path, bytes: &[u8]) {
 #[tokio::test]
 async fn a_missing_segment_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
-    let options = streamerson_embedded::Options {
-        segment_bytes: 4 << 10,
-        ..store::options(streamerson_core::Durability::Os)
-    };
-    let reopen = || streamerson_embedded::EmbeddedBroker::open(dir.path(), options.clone());
-    let broker = reopen().unwrap();
+    let broker = open(dir.path()).unwrap();
     let large = "x".repeat(1000);
     append(&broker, "orders", &[large.as_str(); 20]).await;
     drop(broker);
@@ -140,23 +166,31 @@ async fn a_missing_segment_is_noticed() {
     for missing in &all {
         let aside = dir.path().join("aside");
         fs::rename(missing, &aside).unwrap();
-        let error = reopen().err().expect("a segment is missing");
-        assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, "log-segment-missing"));
-        assert!(error.detail().contains(missing.file_name().unwrap().to_str().unwrap()));
+        let error = open(dir.path()).expect_err("a segment is missing");
+        assert_eq!(
+            (error.kind(), error.code()),
+            (ErrorKind::Corrupt, "log-segment-missing")
+        );
+        assert!(
+            error
+                .detail()
+                .contains(missing.file_name().unwrap().to_str().unwrap())
+        );
         fs::rename(&aside, missing).unwrap();
     }
-    assert_eq!(payloads(&reopen().unwrap(), "orders").await.unwrap().len(), 20);
+    assert_eq!(
+        payloads(&open(dir.path()).unwrap(), "orders")
+            .await
+            .unwrap()
+            .len(),
+        20
+    );
 }
 
 #[tokio::test]
 async fn a_closed_segment_that_was_cut_short_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
-    let options = streamerson_embedded::Options {
-        segment_bytes: 4 << 10,
-        ..store::options(streamerson_core::Durability::Os)
-    };
-    let reopen = || streamerson_embedded::EmbeddedBroker::open(dir.path(), options.clone());
-    let broker = reopen().unwrap();
+    let broker = open(dir.path()).unwrap();
     let large = "x".repeat(1000);
     append(&broker, "orders", &[large.as_str(); 20]).await;
     drop(broker);
@@ -164,7 +198,11 @@ async fn a_closed_segment_that_was_cut_short_is_noticed() {
     let whole = fs::read(first).unwrap();
     for cut in [64, 200, 1500, written(first) - 1] {
         fs::write(first, &whole[..cut]).unwrap();
-        let error = reopen().err().expect("the segment is cut short");
-        assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, "log-damaged"), "{cut}");
+        let error = open(dir.path()).expect_err("the segment is cut short");
+        assert_eq!(
+            (error.kind(), error.code()),
+            (ErrorKind::Corrupt, "log-damaged"),
+            "{cut}"
+        );
     }
 }

@@ -1,5 +1,11 @@
 //! The data directory: one process at a time, for this user only, and clear words when it cannot be used.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "processes say that they are ready, tests that they are skipped"
+)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod store;
 
 use std::fs;
@@ -40,8 +46,14 @@ fn a_second_process_is_refused_until_the_first_ends() {
     let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "open"));
     let error = open(dir.path()).unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Unavailable, "data-directory-locked"));
-    assert!(error.detail().contains(dir.path().to_str().unwrap()), "{error}");
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Unavailable, "data-directory-locked")
+    );
+    assert!(
+        error.detail().contains(dir.path().to_str().unwrap()),
+        "{error}"
+    );
     assert!(error.detail().contains("stop that one"), "{error}");
     holder.kill().unwrap();
     holder.wait().unwrap();
@@ -55,7 +67,10 @@ async fn the_directory_is_released_with_the_last_handle() {
     append(&broker, "orders", &["one"]).await;
     let member = join(&broker, "orders", "ada").await;
     drop(broker);
-    assert_eq!(open(dir.path()).unwrap_err().code(), "data-directory-locked");
+    assert_eq!(
+        open(dir.path()).unwrap_err().code(),
+        "data-directory-locked"
+    );
     drop(member);
     open(dir.path()).unwrap();
 }
@@ -75,7 +90,10 @@ async fn files_are_for_this_user_only() {
 
 fn assert_unusable(opened: Result<EmbeddedBroker>, dir: &Path) {
     let error = opened.unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, "data-directory-unusable"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Invalid, "data-directory-unusable")
+    );
     assert!(error.detail().contains(dir.to_str().unwrap()), "{error}");
 }
 
@@ -106,9 +124,15 @@ fn options_that_cannot_work_are_refused() {
         ..Options::default()
     };
     let error = EmbeddedBroker::open(dir.path(), tiny).unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, "invalid-options"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Invalid, "invalid-options")
+    );
     let error = EmbeddedBroker::open(dir.path(), options(Durability::Replicated(1))).unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, "unknown-durability"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Invalid, "unknown-durability")
+    );
 }
 
 #[tokio::test]
@@ -122,7 +146,10 @@ async fn a_newer_format_is_refused_and_not_touched() {
     bytes[32..36].copy_from_slice(&crc.to_le_bytes());
     fs::write(file, &bytes).unwrap();
     let error = open(dir.path()).unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, "unknown-log-format"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Invalid, "unknown-log-format")
+    );
     assert_eq!(fs::read(file).unwrap(), bytes);
 }
 
@@ -146,7 +173,10 @@ async fn a_disk_that_is_full_refuses_appends_and_takes_them_again_once_there_is_
             }
             assert!(stored < 100, "6 MB must be full by now");
         };
-        assert_eq!((error.kind(), error.code()), (ErrorKind::Unavailable, "disk-full"));
+        assert_eq!(
+            (error.kind(), error.code()),
+            (ErrorKind::Unavailable, "disk-full")
+        );
         assert!(error.detail().contains(data.to_str().unwrap()), "{error}");
         settle(&*member, first, done()).await.unwrap();
         assert_eq!(payloads(&broker, "orders").await.unwrap().len(), stored);
@@ -158,7 +188,10 @@ async fn a_disk_that_is_full_refuses_appends_and_takes_them_again_once_there_is_
         broker.trim(&topic("orders"), all).await.unwrap();
         let freed = Instant::now();
         while try_append(&broker, &filler).await.is_err() {
-            assert!(freed.elapsed() < Duration::from_secs(1), "appends must resume");
+            assert!(
+                freed.elapsed() < Duration::from_secs(1),
+                "appends must resume"
+            );
             tokio::task::yield_now().await;
         }
         drop((member, broker));
@@ -200,7 +233,10 @@ impl Mount {
 
     fn remount(&self, how: &str) {
         let how = format!("remount,{how}");
-        let done = Command::new("mount").args(["-o", &how]).arg(&self.path).status();
+        let done = Command::new("mount")
+            .args(["-o", &how])
+            .arg(&self.path)
+            .status();
         assert!(done.unwrap().success());
     }
 }

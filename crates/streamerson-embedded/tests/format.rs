@@ -1,5 +1,7 @@
 //! The log format, as older versions wrote it: every version there was is kept as a fixture, and still read.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod store;
 
 use std::fs;
@@ -30,9 +32,15 @@ async fn format_1_is_read() {
     fs::copy(fixture(1), segment).unwrap();
     let broker = EmbeddedBroker::open(dir.path(), small()).unwrap();
     assert_eq!(broker.recovery().truncated_bytes, 0);
-    assert_eq!(broker.topics().await.unwrap(), [topic("orders"), topic("out")]);
+    assert_eq!(
+        broker.topics().await.unwrap(),
+        [topic("orders"), topic("out")]
+    );
     assert_eq!(payloads(&broker, "out").await.unwrap(), ["output"]);
-    assert_eq!(payloads(&broker, "orders").await.unwrap(), ["two", "three", "four", "five"]);
+    assert_eq!(
+        payloads(&broker, "orders").await.unwrap(),
+        ["two", "three", "four", "five"]
+    );
     let stats = broker.stats(&topic("orders")).await.unwrap();
     assert_eq!((stats.groups[0].pending, stats.groups[0].lag), (2, Some(1)));
     let mut member = join(&broker, "orders", "bob").await;
@@ -52,10 +60,20 @@ async fn write_fixture() {
     let mut deliveries = take(&mut member, 4).await;
     let output = Append::new(topic("out"), Message::new("test", "output"));
     let outputs = vec![output];
-    settle(&*member, deliveries.remove(0), Outcome::Complete { outputs }).await.unwrap();
-    settle(&*member, deliveries.remove(2), done()).await.unwrap();
+    settle(
+        &*member,
+        deliveries.remove(0),
+        Outcome::Complete { outputs },
+    )
+    .await
+    .unwrap();
+    settle(&*member, deliveries.remove(2), done())
+        .await
+        .unwrap();
     let after = Duration::ZERO;
-    settle(&*member, deliveries.remove(0), Outcome::Retry { after }).await.unwrap();
+    settle(&*member, deliveries.remove(0), Outcome::Retry { after })
+        .await
+        .unwrap();
     let processed = Retention {
         max_len: Some(0),
         ..Retention::default()

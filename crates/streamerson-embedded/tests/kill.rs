@@ -1,5 +1,7 @@
 //! kill -9 in the middle of the work: what was acknowledged is there afterwards, and nothing twice.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod store;
 
 use std::collections::BTreeSet;
@@ -8,9 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use store::{join, name, options, payloads, text, topic};
-use streamerson_core::{
-    Append, Broker, Durability, Membership, Message, Outcome, Settlement,
-};
+use streamerson_core::{Append, Broker, Durability, Membership, Message, Outcome, Settlement};
 use streamerson_embedded::EmbeddedBroker;
 
 const DIR: &str = "STREAMERSON_TEST_DIR";
@@ -30,7 +30,9 @@ async fn victim() {
     for batch in begin.. {
         let numbers = batch * 5..(batch + 1) * 5;
         let message = |n: u64| Message::new("test", n.to_string());
-        let appends = numbers.clone().map(|n| Append::new(topic("orders"), message(n)));
+        let appends = numbers
+            .clone()
+            .map(|n| Append::new(topic("orders"), message(n)));
         let stored = broker.append(appends.collect()).await;
         for (n, stored) in numbers.zip(stored) {
             if stored.is_ok() {
@@ -67,7 +69,9 @@ async fn work(broker: EmbeddedBroker) {
 
 fn say(line: &str) {
     // One write per line, past the buffer of the test harness: what was said stays said.
-    std::io::stdout().write_all(format!("\n{line}\n").as_bytes()).unwrap();
+    std::io::stdout()
+        .write_all(format!("\n{line}\n").as_bytes())
+        .unwrap();
     std::io::stdout().flush().unwrap();
 }
 
@@ -101,10 +105,18 @@ async fn survives(class: Durability) {
     let dir = tempfile::tempdir().unwrap();
     let mut said = Vec::new();
     for round in 0..8u64 {
-        said.extend(run_and_kill(dir.path(), class, round * 1_000_000, 150 + 97 * round as usize));
+        said.extend(run_and_kill(
+            dir.path(),
+            class,
+            round * 1_000_000,
+            150 + 97 * round as usize,
+        ));
         let broker = EmbeddedBroker::open(dir.path(), options(class)).unwrap();
-        let orders: BTreeSet<String> =
-            payloads(&broker, "orders").await.unwrap().into_iter().collect();
+        let orders: BTreeSet<String> = payloads(&broker, "orders")
+            .await
+            .unwrap()
+            .into_iter()
+            .collect();
         let out = payloads(&broker, "out").await.unwrap();
         let outputs: BTreeSet<String> = out.iter().cloned().collect();
         assert_eq!(out.len(), outputs.len(), "a settlement took effect twice");

@@ -1,5 +1,7 @@
 //! What is there after a restart: messages, groups, what was not settled, and when retries are due.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod store;
 
 use std::time::{Duration, Instant};
@@ -27,7 +29,10 @@ async fn messages_and_groups_survive_an_orderly_end_and_a_crash() {
     for dir in [dir.path(), copy.path()] {
         let broker = open(dir).unwrap();
         assert_eq!(broker.recovery().entries, 3);
-        assert_eq!(payloads(&broker, "orders").await.unwrap(), ["one", "two", "three"]);
+        assert_eq!(
+            payloads(&broker, "orders").await.unwrap(),
+            ["one", "two", "three"]
+        );
         let stats = broker.stats(&topic("orders")).await.unwrap();
         assert_eq!(stats.last, Some(positions[2]));
         assert_eq!(stats.groups[0].lag, Some(2));
@@ -44,14 +49,19 @@ async fn what_was_delivered_and_not_settled_comes_again_first_and_in_order() {
     append(&broker, "orders", &["one", "two", "three", "four", "five"]).await;
     let mut member = join(&broker, "orders", "ada").await;
     let mut deliveries = take(&mut member, 4).await;
-    settle(&*member, deliveries.remove(2), done()).await.unwrap();
+    settle(&*member, deliveries.remove(2), done())
+        .await
+        .unwrap();
     let copy = crashed(dir.path());
     let broker = open(copy.path()).unwrap();
     let mut member = join(&broker, "orders", "bob").await;
     let again = take(&mut member, 4).await;
     // That `four` was delivered is not known after a crash: nothing later was settled.
     let expected = [("one", 2), ("two", 2), ("four", 1), ("five", 1)];
-    assert_eq!(seen(&again), expected.map(|(text, attempt)| (text.to_owned(), attempt)));
+    assert_eq!(
+        seen(&again),
+        expected.map(|(text, attempt)| (text.to_owned(), attempt))
+    );
 }
 
 #[tokio::test]
@@ -66,7 +76,9 @@ async fn a_retry_is_not_due_earlier_because_of_a_restart_and_keeps_its_attempts(
     let delay = Duration::from_millis(300);
     let begun = Instant::now();
     settle(&*member, soon, again(delay)).await.unwrap();
-    settle(&*member, late, again(Duration::from_secs(3600))).await.unwrap();
+    settle(&*member, late, again(Duration::from_secs(3600)))
+        .await
+        .unwrap();
     let copy = crashed(dir.path());
     let broker = open(copy.path()).unwrap();
     let mut member = join(&broker, "orders", "bob").await;
@@ -89,11 +101,16 @@ async fn a_settlement_and_its_outputs_are_there_together() {
         output(topic("shipping"), "next"),
         output(inbox.address.clone(), "reply"),
     ];
-    settle(&*member, delivery, Outcome::Complete { outputs }).await.unwrap();
+    settle(&*member, delivery, Outcome::Complete { outputs })
+        .await
+        .unwrap();
     let copy = crashed(dir.path());
     let broker = open(copy.path()).unwrap();
     assert_eq!(payloads(&broker, "shipping").await.unwrap(), ["next"]);
-    assert_eq!(broker.stats(&topic("orders")).await.unwrap().groups[0].pending, 0);
+    assert_eq!(
+        broker.stats(&topic("orders")).await.unwrap().groups[0].pending,
+        0
+    );
     // A caller in another process still waits at its inbox.
     let mut reader = broker.read(&inbox.address, Start::Earliest).await.unwrap();
     let reply = within(reader.next(1)).await.unwrap().remove(0);
@@ -173,7 +190,14 @@ async fn positions_grow_over_restarts_and_trims() {
             force: true,
             ..Retention::default()
         };
-        assert_eq!(broker.trim(&topic("orders"), everything).await.unwrap().removed, 1);
+        assert_eq!(
+            broker
+                .trim(&topic("orders"), everything)
+                .await
+                .unwrap()
+                .removed,
+            1
+        );
     }
 }
 
@@ -206,7 +230,10 @@ async fn a_read_from_the_log_that_is_cancelled_loses_nothing() {
     drop(broker);
     let broker = open(dir.path()).unwrap();
     let mut member = join(&broker, "orders", "ada").await;
-    let mut reader = broker.read(&topic("orders"), Start::Earliest).await.unwrap();
+    let mut reader = broker
+        .read(&topic("orders"), Start::Earliest)
+        .await
+        .unwrap();
     // Polled once: the reads are under way, and then nobody waits for them.
     assert!(futures::poll!(member.next(2)).is_pending());
     assert!(futures::poll!(reader.next(2)).is_pending());

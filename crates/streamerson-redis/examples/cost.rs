@@ -4,6 +4,8 @@
 //! with the batch size and the number of batches as further arguments. Prints CPU time per message of this process
 //! and of the server, as each of them accounts for it.
 
+#![allow(clippy::print_stdout, reason = "printing is what it is for")]
+
 use std::time::{Duration, Instant};
 
 use streamerson_core::{

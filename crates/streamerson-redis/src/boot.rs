@@ -92,7 +92,7 @@ impl Facts {
             ErrorKind::Invalid,
             "broker-cluster",
             format!(
-                "{target} is part of a Redis Cluster, which is not supported: use a standalone Redis or Valkey"
+                "{target} is part of a Redis Cluster, which is not supported; use a standalone Redis or Valkey"
             ),
         ))
     }

@@ -6,7 +6,7 @@ use streamerson_core::broker::Entry;
 use streamerson_core::message::{FIELDS, Foreign};
 use streamerson_core::{Message, Position};
 
-use crate::wire::{Item, Malformed, Request, Walk};
+use crate::wire::{Item, Malformed, Request, Walk, digits};
 
 /// What [`write`] adds per field besides the value.
 const OVERHEAD: usize = 6 * 24;
@@ -111,8 +111,9 @@ fn ours(walk: &mut Walk) -> Option<Message> {
 
 /// Reads an entry id.
 pub(crate) fn position(id: &[u8]) -> Result<Position, Malformed> {
-    let text = std::str::from_utf8(id).map_err(|_| Malformed)?;
-    text.parse().map_err(|_| Malformed)
+    let dash = id.iter().position(|byte| *byte == b'-').ok_or(Malformed)?;
+    let (major, minor) = id.split_at(dash);
+    Ok(Position::new(digits(major)?, digits(&minor[1..])?))
 }
 
 #[cfg(test)]
@@ -153,6 +154,27 @@ mod tests {
             write(&mut request, &message);
             let entry = read(Walk::new(request.into_chunks().concat().into()));
             prop_assert_eq!(entry, Entry { position: Position::new(5, 1), message: Ok(message) });
+        }
+    }
+
+    #[test]
+    fn ids_that_are_none_are_refused() {
+        let max = format!("{0}-{0}", u64::MAX);
+        assert_eq!(
+            position(max.as_bytes()),
+            Ok(Position::new(u64::MAX, u64::MAX))
+        );
+        for id in [
+            "",
+            "-",
+            "1",
+            "1-",
+            "-1",
+            "1-x",
+            "1--1",
+            "18446744073709551616-0",
+        ] {
+            assert_eq!(position(id.as_bytes()), Err(Malformed), "{id}");
         }
     }
 

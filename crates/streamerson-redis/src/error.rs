@@ -10,6 +10,9 @@ use crate::wire::Malformed;
 /// A group, or its topic, is gone.
 pub(crate) const GROUP_LOST: &str = "group-lost";
 
+/// Redis is a replica, perhaps since just now: another connection may lead to the primary.
+pub(crate) const READ_ONLY: &str = "broker-read-only";
+
 struct Rule {
     begins: &'static str,
     kind: ErrorKind,
@@ -45,7 +48,7 @@ const RULES: &[Rule] = &[
     rule(
         "READONLY ",
         Unavailable,
-        "broker-read-only",
+        READ_ONLY,
         "this Redis is a replica: connect to the primary, or promote this one",
     ),
     rule(
@@ -62,10 +65,22 @@ const RULES: &[Rule] = &[
     ),
     // What a read that waits is told by Redis before version 7 when its stream is deleted.
     rule(
-        "UNBLOCKED ",
+        "UNBLOCKED the stream key",
         NotFound,
         GROUP_LOST,
         "the topic was deleted: the members of the group create it again when they next ask for work",
+    ),
+    rule(
+        "UNBLOCKED force unblock",
+        Unavailable,
+        READ_ONLY,
+        "this Redis has become a replica: connect to the primary, or promote this one",
+    ),
+    rule(
+        "UNBLOCKED ",
+        Unavailable,
+        "read-interrupted",
+        "somebody used CLIENT UNBLOCK: ask again",
     ),
     rule(
         "NOAUTH ",
@@ -95,7 +110,7 @@ const RULES: &[Rule] = &[
         "NOPERM ",
         Invalid,
         "permission-denied",
-        "the ACL of this user is too narrow: allow the keys of the namespace, and +@stream +@scripting +@keyspace +@sortedset +@connection +info",
+        "the ACL of this user is too narrow: allow the keys of the namespace, and +@stream +@scripting +@keyspace +@sortedset +@connection +info +time, and +config|get for the boot check",
     ),
     rule(
         "DENIED ",
@@ -124,7 +139,7 @@ const RULES: &[Rule] = &[
     rule(
         "MASTERDOWN ",
         Unavailable,
-        "broker-read-only",
+        READ_ONLY,
         "this Redis is a replica that has lost its primary: connect to the primary",
     ),
     rule(

@@ -9,4 +9,4 @@ mod scan;
 
 pub(crate) use reply::{Item, Malformed, Reply, Walk};
 pub(crate) use request::Request;
-pub(crate) use scan::Scan;
+pub(crate) use scan::{Scan, digits};

@@ -1,5 +1,6 @@
 //! The rules that every broker keeps, on a private Redis.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::sync::Arc;
 
 use streamerson_core::{Broker, Name};

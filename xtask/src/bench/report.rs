@@ -95,7 +95,7 @@ impl fmt::Display for Report {
         if self.noisiest() > QUIET {
             writeln!(
                 out,
-                "**Not a quiet machine**: programs outside the benchmark took up to {:.0} % of it during a round.\n",
+                "**Not a quiet machine**: programs outside the benchmark took up to {:.0} % of it during a round, so these figures decide nothing.\n",
                 self.noisiest() * 100.0
             )?;
         }

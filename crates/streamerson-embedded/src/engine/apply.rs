@@ -68,7 +68,10 @@ pub(crate) fn encode(batch: &mut [Op], encoder: &mut Encoder, compact: bool) {
 /// An answer, to be sent once the lock is released.
 pub(crate) enum Answer {
     /// To an append.
-    Append(oneshot::Sender<Vec<Result<Position>>>, Vec<Result<Position>>),
+    Append(
+        oneshot::Sender<Vec<Result<Position>>>,
+        Vec<Result<Position>>,
+    ),
     /// To settlements.
     Settle(oneshot::Sender<Vec<Result<()>>>, Vec<Result<()>>),
 }

@@ -24,7 +24,10 @@ pub(crate) fn record(state: &State, change: &Change, unix_ms: u64) -> Result<Opt
         Change::CreateGroup(key, _) if key.topic.is_inbox() => {
             return Err(Error::invalid(
                 "inbox-has-no-groups",
-                format!("{} is an inbox: it has one reader, and no groups", key.topic),
+                format!(
+                    "{} is an inbox: it has one reader, and no groups",
+                    key.topic
+                ),
             ));
         }
         Change::CreateGroup(key, start) => (!has_group(key)).then(|| Record::GroupCreated {
@@ -69,7 +72,10 @@ fn boundary(state: &TopicState, trim: Trim, unix_ms: u64) -> Option<Position> {
     }?;
     // What comes later must not fall under it.
     let wanted = wanted.min(state.last.successor(0));
-    state.first().is_some_and(|first| first < wanted).then_some(wanted)
+    state
+        .first()
+        .is_some_and(|first| first < wanted)
+        .then_some(wanted)
 }
 
 /// Does what `record` says. The same during a commit and during recovery.
@@ -91,13 +97,18 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
             group,
             cursor,
         } => {
-            if let Ok(group) = state.group_mut(&GroupKey { topic, group }) {
+            let key = GroupKey { topic, group };
+            if let Ok(group) = state.group_mut(&key) {
                 group.seek(cursor);
             }
+            wake(state, &key.topic, after);
         }
         Record::GroupRemoved { topic, group } => {
-            let topic = state.topic_mut(&topic);
-            topic.and_then(|topic| topic.groups.remove(&group));
+            if let Some(topic) = state.topic_mut(&topic) {
+                topic.groups.remove(&group);
+            }
+            // Its members wait for what will not come.
+            wake(state, &topic, after);
         }
         Record::Trimmed { topic, boundary } => {
             return Changed::Trimmed(trim(state, &topic, boundary));
@@ -108,24 +119,24 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
             if let Some(topic) = state.topic_mut(&topic) {
                 topic.groups.clear();
                 topic.removed = true;
-                after.wake.push(topic.changed.clone());
             }
+            wake(state, &topic, after);
         }
         _ => return Changed::Done(false),
     }
     Changed::Done(true)
 }
 
+fn wake(state: &State, topic: &Topic, after: &mut After) {
+    let changed = state.topic(topic).map(|topic| topic.changed.clone());
+    after.wake.extend(changed);
+}
+
 fn trim(state: &mut State, name: &Topic, boundary: Position) -> Trimmed {
     let lost = state.topic(name).map_or(0, |topic| {
-        let held = topic.first().map_or(Position::ZERO, |first| first);
-        let safe = topic.first_unprocessed().unwrap_or(Position::ZERO).max(held);
-        let after = |position: Position| match position.minor() {
-            // Counted from just before the position itself.
-            0 => topic.count_after(Position::new(position.major().saturating_sub(1), u64::MAX)),
-            minor => topic.count_after(Position::new(position.major(), minor - 1)),
-        };
-        after(safe).saturating_sub(after(boundary))
+        let safe = topic.first_unprocessed().unwrap_or(Position::ZERO);
+        let kept = topic.count_from(boundary);
+        topic.count_from(safe).saturating_sub(kept)
     });
     let removed = state.trim(name, boundary);
     Trimmed { removed, lost }

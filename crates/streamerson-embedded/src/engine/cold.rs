@@ -59,6 +59,17 @@ impl Cold {
         self.chunks.back().map(Chunk::last)
     }
 
+    /// The position of the nth oldest; the oldest is 0.
+    pub(crate) fn nth(&self, mut n: u64) -> Option<Position> {
+        for chunk in &self.chunks {
+            match n.checked_sub(chunk.items.len() as u64) {
+                Some(rest) => n = rest,
+                None => return chunk.items.get(n as usize).map(|item| chunk.position(item)),
+            }
+        }
+        None
+    }
+
     /// Adds an entry, newer than all.
     pub(crate) fn push(&mut self, position: Position, place: Place) {
         self.len += 1;
@@ -141,9 +152,7 @@ impl Chunk {
             _ => position.minor(),
         };
         match (u32::try_from(major), u32::try_from(minor)) {
-            (Ok(major), Ok(minor))
-                if place.segment == self.segment && self.items.len() < CHUNK =>
-            {
+            (Ok(major), Ok(minor)) if place.segment == self.segment && self.items.len() < CHUNK => {
                 self.items.push_back(Item {
                     major,
                     minor,
@@ -229,6 +238,7 @@ mod tests {
             prop_assert_eq!(cold.len(), model.len() as u64);
             prop_assert_eq!(cold.first(), model.keys().next().copied());
             prop_assert_eq!(cold.last(), model.keys().last().copied());
+            prop_assert_eq!(cold.nth(cut as u64), model.keys().nth(cut).copied());
             prop_assert_eq!(cold.get(probe), model.get(&probe).copied());
             let after: Vec<_> = model.iter().filter(|(at, _)| **at > probe).map(|(a, p)| (*a, *p)).collect();
             prop_assert_eq!(cold.count_after(probe), after.len() as u64);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use streamerson_core::time::Millis;
-use streamerson_core::{Error, ErrorKind, Result};
+use streamerson_core::{Error, Result};
 
 use super::apply::{apply, encode};
 use super::change;
@@ -38,8 +38,8 @@ const QUICK: u64 = 64 << 10;
 /// After a slow write, callers' threads do not write for so long.
 const REST: Duration = Duration::from_secs(1);
 
-/// A write that takes longer is not for the threads of callers.
-const SLOW: Duration = Duration::from_millis(2);
+/// A write that takes longer is not for the threads of callers. Longer than the scheduler makes one wait on a busy machine.
+const SLOW: Duration = Duration::from_millis(20);
 
 /// Writes the log.
 #[derive(Debug)]
@@ -162,7 +162,10 @@ impl Committer {
             state.sweep(moment.now, &mut after);
         }
         drop(state);
-        after.wake.iter().for_each(|changed| changed.notify_waiters());
+        after
+            .wake
+            .iter()
+            .for_each(|changed| changed.notify_waiters());
         answers.into_iter().for_each(|answer| answer.send());
     }
 
@@ -186,18 +189,8 @@ impl Committer {
     }
 
     fn fail(&self, batch: Vec<Op>, failure: Failure) {
-        let mut state = self.shared.state.lock();
-        undo(&mut state, &batch);
-        let error = match failure {
-            Failure::Undone(error) => error,
-            Failure::Broken(error) => {
-                let unknown = Error::unknown(error.code(), error.detail().to_owned());
-                state.failure = Some(error);
-                unknown
-            }
-        };
-        drop(state);
-        tracing::error!(%error, "a commit failed");
+        undo(&mut self.shared.state.lock(), &batch);
+        let error = self.refused(failure);
         batch.into_iter().for_each(|op| op.refuse(&error));
     }
 
@@ -221,17 +214,30 @@ impl Committer {
         let mut state = self.shared.state.lock();
         let changed = change::apply(&mut state, record, &mut after);
         drop(state);
-        after.wake.iter().for_each(|changed| changed.notify_waiters());
+        after
+            .wake
+            .iter()
+            .for_each(|changed| changed.notify_waiters());
         self.reclaim();
         Ok(changed)
     }
 
+    /// What to answer to who asked for what failed. If nobody knows what is stored, that was the last commit.
     fn refused(&self, failure: Failure) -> Error {
         match failure {
-            Failure::Undone(error) => error,
+            Failure::Undone(error) => {
+                tracing::warn!(%error, "a commit failed and was taken back");
+                error
+            }
             Failure::Broken(error) => {
-                self.shared.state.lock().failure = Some(error.clone());
-                Error::new(ErrorKind::Unknown, error.code(), error.detail().to_owned())
+                tracing::error!(%error, "a commit failed; nothing more is accepted");
+                let unknown = Error::unknown(error.code(), error.detail().to_owned());
+                let mut state = self.shared.state.lock();
+                state.failure = Some(error);
+                let everyone: Vec<_> = state.topics().map(|(_, t)| t.changed.clone()).collect();
+                drop(state);
+                everyone.iter().for_each(|changed| changed.notify_waiters());
+                unknown
             }
         }
     }

@@ -35,8 +35,8 @@ pub(crate) fn decide(state: &mut State, batch: &mut [Op], moment: Moment) {
                 key, member, items, ..
             } => {
                 for item in items {
-                    item.verdict = settle(state, key, member, item, moment)
-                        .unwrap_or_else(Verdict::Lost);
+                    item.verdict =
+                        settle(state, key, member, item, moment).unwrap_or_else(Verdict::Lost);
                 }
             }
             Op::Change { .. } => {}

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use streamerson_core::time::unix_ms;
 use streamerson_core::{
-    Append, Durability, ErrorKind, Message, Name, Outcome, Position, Receipt, Result, Settlement,
-    Start, Topic,
+    Append, Durability, ErrorKind, Member, Membership, Message, Name, Outcome, Position, Receipt,
+    Result, Settlement, Start, Topic,
 };
 use tempfile::TempDir;
 
 use super::{Body, Direction, Engine, GroupKey, NewEntry, Trim, Want};
 use crate::Options;
 use crate::log::files::{Files, System};
+use crate::member::EmbeddedMember;
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -171,17 +172,26 @@ async fn on_a_full_disk_appends_are_refused_settlements_go_on_and_appends_resume
         }
         assert!(stored < 200, "the disk is full, appends must end");
     };
-    assert_eq!((refusal.kind(), refusal.code()), (ErrorKind::Unavailable, "disk-full"));
+    assert_eq!(
+        (refusal.kind(), refusal.code()),
+        (ErrorKind::Unavailable, "disk-full")
+    );
     settle(&engine, first, "reply").await.unwrap();
     assert_eq!(held(&engine, "out").await, ["reply"]);
     assert_eq!(held(&engine, "orders").await.len(), stored);
-    engine.trim(&topic("orders"), Trim::Newest(1)).await.unwrap();
+    engine
+        .trim(&topic("orders"), Trim::Newest(1))
+        .await
+        .unwrap();
 
     store.files.allocate.store(0, SeqCst);
     let freed = Instant::now();
     while let Err(error) = append(&engine, "orders", "after").await {
         assert_eq!(error.code(), "disk-full");
-        assert!(freed.elapsed() < Duration::from_secs(1), "appends must resume");
+        assert!(
+            freed.elapsed() < Duration::from_secs(1),
+            "appends must resume"
+        );
         tokio::task::yield_now().await;
     }
     drop(engine);
@@ -199,8 +209,10 @@ async fn a_batch_whose_appends_are_refused_still_settles() {
     store.files.allocate.store(ENOSPC, SeqCst);
     let filler = "x".repeat(1000);
     while append(&engine, "orders", &filler).await.is_ok() {}
-    let (appended, settled) =
-        tokio::join!(append(&engine, "orders", &filler), settle(&engine, first, "reply"));
+    let (appended, settled) = tokio::join!(
+        append(&engine, "orders", &filler),
+        settle(&engine, first, "reply")
+    );
     assert_eq!(appended.unwrap_err().code(), "disk-full");
     settled.unwrap();
 }
@@ -236,14 +248,22 @@ async fn a_settlement_that_was_not_written_did_not_happen() {
     let positions = take_all(&engine).await;
     store.files.write.store(EIO, SeqCst);
     let after = Duration::ZERO;
-    for outcome in [Outcome::Complete { outputs: vec![] }, Outcome::Retry { after }] {
+    for outcome in [
+        Outcome::Complete { outputs: vec![] },
+        Outcome::Retry { after },
+    ] {
         let error = settle_as(&engine, positions[1], outcome).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
     }
     let error = settle(&engine, positions[0], "lost").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     store.files.write.store(0, SeqCst);
-    assert_eq!(engine.with_group(&key(), |group, _| group.pending()).unwrap(), 2);
+    assert_eq!(
+        engine
+            .with_group(&key(), |group, _| group.pending())
+            .unwrap(),
+        2
+    );
     assert!(held(&engine, "out").await.is_empty());
     for position in positions {
         settle(&engine, position, "reply").await.unwrap();
@@ -253,13 +273,24 @@ async fn a_settlement_that_was_not_written_did_not_happen() {
     assert_eq!(held(&engine, "out").await, ["reply", "reply"]);
 }
 
+fn member(engine: &Engine) -> EmbeddedMember {
+    let membership = Membership::new(topic("orders"), key().group, ada());
+    EmbeddedMember::join(engine.clone(), key(), membership).unwrap()
+}
+
 async fn assert_stopped(engine: &Engine) {
     let error = append(engine, "orders", "later").await.unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, "storage-failed"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Corrupt, "storage-failed")
+    );
     assert!(error.detail().contains("restart"), "{error}");
     let error = engine.take(&key(), &ada(), Want::New, 1).await.unwrap_err();
     assert_eq!(error.code(), "storage-failed");
-    let error = engine.create_group(&key(), Start::Latest).await.unwrap_err();
+    let error = engine
+        .create_group(&key(), Start::Latest)
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), "storage-failed");
 }
 
@@ -269,15 +300,31 @@ async fn after_a_failed_sync_nothing_is_accepted_and_the_sync_is_not_tried_again
     let engine = store.open();
     append(&engine, "orders", "one").await.unwrap();
     take_all(&engine).await;
+    let mut waiting = member(&engine);
+    assert!(futures::poll!(waiting.next(1)).is_pending());
     store.files.sync.store(EIO, SeqCst);
     let error = append(&engine, "orders", "maybe").await.unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Unknown, "storage-failed"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Unknown, "storage-failed")
+    );
     store.files.sync.store(0, SeqCst);
     let syncs = store.files.syncs.load(SeqCst);
+    let told = waiting.next(1).await.unwrap_err();
+    assert_eq!(told.code(), "storage-failed", "who waits for work is told");
+    drop(waiting);
     assert_stopped(&engine).await;
-    assert_eq!(held(&engine, "orders").await, ["one"], "what was stored can still be read");
+    assert_eq!(
+        held(&engine, "orders").await,
+        ["one"],
+        "what was stored can still be read"
+    );
     drop(engine);
-    assert_eq!(store.files.syncs.load(SeqCst), syncs, "a second sync proves nothing");
+    assert_eq!(
+        store.files.syncs.load(SeqCst),
+        syncs,
+        "a second sync proves nothing"
+    );
     let engine = store.open();
     assert_eq!(held(&engine, "orders").await[0], "one");
     append(&engine, "orders", "two").await.unwrap();
@@ -313,7 +360,10 @@ async fn a_segment_that_cannot_be_begun_refuses_appends_until_it_can() {
             break error;
         }
     };
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Unavailable, "storage-failed"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Unavailable, "storage-failed")
+    );
     store.files.allocate.store(0, SeqCst);
     let begun = Instant::now();
     while append(&engine, "orders", "after").await.is_err() {
@@ -356,10 +406,15 @@ async fn a_message_that_is_too_large_is_refused_alone() {
         body: Body::Message(Message::new("test", vec![b'x'; size])),
         position: None,
     };
-    let results = engine.append(vec![entry(1), entry(33 << 20), entry(2)]).await;
+    let results = engine
+        .append(vec![entry(1), entry(33 << 20), entry(2)])
+        .await;
     assert!(results[0].is_ok() && results[2].is_ok());
     let error = results[1].as_ref().unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, "message-too-large"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Invalid, "message-too-large")
+    );
 }
 
 #[tokio::test]
@@ -377,9 +432,15 @@ async fn class_memory_refuses_appends_beyond_its_limit_and_settlements_go_on() {
             break error;
         }
     };
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Unavailable, "memory-full"));
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Unavailable, "memory-full")
+    );
     settle(&engine, first, "reply").await.unwrap();
-    engine.trim(&topic("orders"), Trim::Newest(1)).await.unwrap();
+    engine
+        .trim(&topic("orders"), Trim::Newest(1))
+        .await
+        .unwrap();
     append(&engine, "orders", "after").await.unwrap();
 }
 
@@ -391,9 +452,17 @@ async fn a_position_that_its_writer_insists_on_must_be_greater() {
         body: Body::Message(Message::new("test", "x")),
         position: Some(Position::new(major, 0)),
     };
-    let results = engine.append(vec![insist(5), insist(5), insist(4), insist(6)]).await;
+    let results = engine
+        .append(vec![insist(5), insist(5), insist(4), insist(6)])
+        .await;
     assert_eq!(results[0].as_ref().unwrap(), &Position::new(5, 0));
-    assert_eq!(results[1].as_ref().unwrap_err().code(), "position-not-greater");
-    assert_eq!(results[2].as_ref().unwrap_err().code(), "position-not-greater");
+    assert_eq!(
+        results[1].as_ref().unwrap_err().code(),
+        "position-not-greater"
+    );
+    assert_eq!(
+        results[2].as_ref().unwrap_err().code(),
+        "position-not-greater"
+    );
     assert!(results[3].is_ok());
 }

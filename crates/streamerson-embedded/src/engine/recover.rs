@@ -72,11 +72,7 @@ pub(crate) fn recover(
     Ok((log, recovery))
 }
 
-fn begin(
-    directory: Directory,
-    settings: Settings,
-    state: &mut State,
-) -> Result<(Log, Recovery)> {
+fn begin(directory: Directory, settings: Settings, state: &mut State) -> Result<(Log, Recovery)> {
     let mut checkpoint = Encoder::default();
     checkpoint.begin();
     checkpoint.record(&Record::Checkpoint {
@@ -190,14 +186,20 @@ impl<'a> Replay<'a> {
             };
             begun = true;
             self.frame(body, place).map_err(|malformed| {
-                let why = format!("the record there cannot be read, although its checksum is right: {malformed}");
+                let why = format!(
+                    "the record there cannot be read, although its checksum is right: {malformed}"
+                );
                 damaged(segment.path(), frame, &why)
             })
         })?;
         match begun {
             true => Ok((segment, tail)),
             // It is there before the segment gets its name.
-            false => Err(damaged(segment.path(), tail.end, "the checkpoint is missing")),
+            false => Err(damaged(
+                segment.path(),
+                tail.end,
+                "the checkpoint is missing",
+            )),
         }
     }
 

@@ -25,12 +25,16 @@ pub(crate) const INBOX_TTL: Millis = 60_000;
 /// How many topics there may be: names come from outside.
 const TOPICS: usize = 100_000;
 
+const MANY: usize = 1_000;
+
 /// What the engine knows.
 #[derive(Debug)]
 pub(crate) struct State {
     topics: HashMap<Topic, TopicState, ahash::RandomState>,
     /// Topics that may come to nothing: inboxes, and those that someone only looked at.
     passing: Vec<Topic>,
+    /// So many of them are worth a sweep.
+    many: usize,
     /// The newest position the engine gave in any topic. Time never goes back behind it.
     pub(crate) newest: Position,
     /// Bytes of bodies in memory.
@@ -74,6 +78,7 @@ impl State {
         State {
             topics: HashMap::default(),
             passing: Vec::new(),
+            many: MANY,
             newest: Position::ZERO,
             memory: 0,
             limit,
@@ -203,8 +208,13 @@ impl State {
             false => return,
         };
         while self.memory > goal {
-            let ordinary = self.topics.iter_mut().filter(|(topic, _)| !topic.is_inbox());
-            let largest = ordinary.map(|(_, state)| state).max_by_key(|s| s.recent_bytes());
+            let ordinary = self
+                .topics
+                .iter_mut()
+                .filter(|(topic, _)| !topic.is_inbox());
+            let largest = ordinary
+                .map(|(_, state)| state)
+                .max_by_key(|s| s.recent_bytes());
             let Some(state) = largest.filter(|state| state.recent_len() > 0) else {
                 return;
             };
@@ -261,6 +271,15 @@ impl State {
         }
     }
 
+    /// Sweeps when there are many topics that nobody wrote to: who only looks must not fill the memory.
+    pub(crate) fn sweep_if_many(&mut self, now: Millis) {
+        if self.passing.len() > self.many {
+            self.sweep(now, &mut After::default());
+            // What is still in use is not looked at again and again.
+            self.many = (2 * self.passing.len()).max(MANY);
+        }
+    }
+
     /// Removes an inbox whose reader is gone.
     pub(crate) fn close_inbox(&mut self, topic: &Topic) {
         if let Some(state) = self.topics.remove(topic) {
@@ -287,7 +306,8 @@ impl State {
     /// A segment begins to hold entries.
     pub(crate) fn add_segment(&mut self, segment: Arc<Segment>) {
         let number = segment.number();
-        self.segments.insert(number, SegmentState { segment, live: 0 });
+        self.segments
+            .insert(number, SegmentState { segment, live: 0 });
     }
 
     /// Counts an entry of `segment` as held, during recovery.
@@ -320,6 +340,90 @@ pub(crate) fn no_group(key: &GroupKey) -> Error {
     Error::new(
         ErrorKind::NotFound,
         "group-not-found",
-        format!("topic {} has no group {}; join it first", key.topic, key.group),
+        format!(
+            "topic {} has no group {}; join it first",
+            key.topic, key.group
+        ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cold::Place;
+    use super::*;
+    use streamerson_core::Message;
+
+    fn inbox() -> Topic {
+        Topic::inbox("one").unwrap()
+    }
+
+    fn reply(state: &mut State, size: usize, now: Millis) {
+        let position = state.assign(&inbox(), None, 1).unwrap();
+        let stored = Stored {
+            position,
+            place: Place::default(),
+            body: Body::Message(Message::new("test", vec![b'x'; size])),
+        };
+        state.show(&inbox(), stored, now, &mut After::default());
+    }
+
+    #[test]
+    fn an_inbox_is_bounded_in_messages_and_in_bytes() {
+        let mut state = State::new(Limit::Cache(1 << 30));
+        for _ in 0..INBOX_LEN + 5 {
+            reply(&mut state, 10, 0);
+        }
+        assert_eq!(state.topic(&inbox()).unwrap().len(), INBOX_LEN as u64);
+        reply(&mut state, INBOX_BYTES / 2, 0);
+        reply(&mut state, INBOX_BYTES / 2, 0);
+        assert_eq!(state.topic(&inbox()).unwrap().len(), 1);
+        assert_eq!(state.memory, state.topic(&inbox()).unwrap().recent_bytes());
+    }
+
+    #[test]
+    fn an_inbox_expires_a_while_after_the_last_write() {
+        let mut state = State::new(Limit::Cache(1 << 30));
+        reply(&mut state, 10, 0);
+        reply(&mut state, 10, 1_000);
+        state.sweep(INBOX_TTL, &mut After::default());
+        assert!(state.topic(&inbox()).is_some());
+        let last = state.newest;
+        state.sweep(INBOX_TTL + 1_000, &mut After::default());
+        assert!(state.topic(&inbox()).is_none());
+        assert_eq!(state.memory, 0);
+        // Should it come again, it does not begin before what its reader may have seen.
+        assert!(state.assign(&inbox(), None, 0).unwrap() > last);
+    }
+
+    #[test]
+    fn an_expired_inbox_still_wakes_who_waits_for_it() {
+        let mut state = State::new(Limit::Cache(1 << 30));
+        reply(&mut state, 10, 0);
+        let waits = state.topic(&inbox()).unwrap().changed.clone();
+        state.sweep(INBOX_TTL, &mut After::default());
+        assert_eq!(state.topic(&inbox()).unwrap().len(), 0);
+        assert!(Arc::ptr_eq(&waits, &state.topic(&inbox()).unwrap().changed));
+    }
+
+    #[test]
+    fn topics_that_were_only_looked_at_do_not_pile_up() {
+        let mut state = State::new(Limit::Cache(1 << 30));
+        for n in 0..10 * MANY {
+            state.topic_or_new(&Topic::new(format!("looked-at-{n}")).unwrap());
+            state.sweep_if_many(0);
+        }
+        assert!(state.topics.len() <= MANY + 1);
+    }
+
+    #[test]
+    fn topics_are_bounded() {
+        let mut state = State::new(Limit::Cache(1 << 30));
+        let name = |n: usize| Topic::new(format!("topic-{n}")).unwrap();
+        for n in 0..TOPICS {
+            state.assign(&name(n), None, 1).unwrap();
+        }
+        let error = state.assign(&name(TOPICS), None, 1).unwrap_err();
+        assert_eq!(error.code(), "too-many-topics");
+        state.assign(&name(0), None, 1).unwrap();
+    }
 }

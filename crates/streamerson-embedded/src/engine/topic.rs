@@ -108,7 +108,7 @@ impl TopicState {
         newest: Position,
         unix_ms: u64,
     ) -> Result<Position> {
-        self.assigned = match insisted {
+        let position = match insisted {
             Some(position) if position > self.assigned => position,
             Some(position) => {
                 return Err(Error::invalid(
@@ -123,7 +123,12 @@ impl TopicState {
             None if self.assigned == Position::ZERO => newest.successor(unix_ms),
             None => self.assigned.successor(unix_ms.max(newest.major())),
         };
-        Ok(self.assigned)
+        if position <= self.assigned {
+            let detail = format!("{name} has no position left after {position}: use another topic");
+            return Err(Error::invalid("positions-exhausted", detail));
+        }
+        self.assigned = position;
+        Ok(position)
     }
 
     /// Adds a committed entry whose body stays in memory for now. Answers the memory it takes.
@@ -183,13 +188,20 @@ impl TopicState {
         if let Some(recent) = skip.checked_sub(self.cold.len()) {
             return self.recent.get(recent as usize).map(|s| s.position);
         }
-        let mut cold = self.cold.after(Position::ZERO);
-        cold.nth(skip as usize).map(|(position, _)| position)
+        self.cold.nth(skip)
     }
 
     /// How many entries stand after `position`.
     pub(crate) fn count_after(&self, position: Position) -> u64 {
         self.cold.count_after(position) + (self.recent.len() - self.up_to(position)) as u64
+    }
+
+    /// How many entries stand at or after `position`.
+    pub(crate) fn count_from(&self, position: Position) -> u64 {
+        match position {
+            Position::ZERO => self.len(),
+            position => self.count_after(before(position)),
+        }
     }
 
     /// Where a reader or group that begins at `start` stands.

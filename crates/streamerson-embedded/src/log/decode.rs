@@ -215,7 +215,10 @@ impl<'a> Decoder<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let from = self.at;
         self.skip(N)?;
-        let bytes = self.frame.get(from..self.at).and_then(|b| b.try_into().ok());
+        let bytes = self
+            .frame
+            .get(from..self.at)
+            .and_then(|b| b.try_into().ok());
         bytes.ok_or(Malformed("a record ends early"))
     }
 
@@ -319,25 +322,26 @@ mod tests {
     }
 
     fn change() -> impl Strategy<Value = Record> {
-        let of_group = (topic(), name(), position(), 0..4u8).prop_map(
-            |(topic, group, cursor, which)| match which {
-                0 => Record::GroupCreated {
-                    topic,
-                    group,
-                    cursor,
-                },
-                1 => Record::GroupMoved {
-                    topic,
-                    group,
-                    cursor,
-                },
-                2 => Record::GroupRemoved { topic, group },
-                _ => Record::Trimmed {
-                    topic,
-                    boundary: cursor,
-                },
-            },
-        );
+        let of_group =
+            (topic(), name(), position(), 0..4u8).prop_map(|(topic, group, cursor, which)| {
+                match which {
+                    0 => Record::GroupCreated {
+                        topic,
+                        group,
+                        cursor,
+                    },
+                    1 => Record::GroupMoved {
+                        topic,
+                        group,
+                        cursor,
+                    },
+                    2 => Record::GroupRemoved { topic, group },
+                    _ => Record::Trimmed {
+                        topic,
+                        boundary: cursor,
+                    },
+                }
+            });
         let checkpoint = (position(), vec(any::<(u64, u64)>(), 0..5));
         let checkpoint = checkpoint.prop_map(|(newest, segments)| Record::Checkpoint {
             newest,
@@ -347,8 +351,8 @@ mod tests {
                 .collect(),
         });
         let parts = (topic(), position(), position(), any::<bool>());
-        let of_topic = (parts, vec(group(), 0..3)).prop_map(
-            |((topic, last, boundary, removed), groups)| {
+        let of_topic =
+            (parts, vec(group(), 0..3)).prop_map(|((topic, last, boundary, removed), groups)| {
                 Record::Topic(TopicRecord {
                     topic,
                     last,
@@ -356,8 +360,7 @@ mod tests {
                     removed,
                     groups,
                 })
-            },
-        );
+            });
         prop_oneof![
             of_group,
             checkpoint,

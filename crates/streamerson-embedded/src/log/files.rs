@@ -8,6 +8,8 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
+const STEP: usize = 1 << 20;
+
 /// Changes files. Reading needs no seam: tests damage the files themselves.
 pub(crate) trait Files: Debug + Send + Sync {
     /// Writes all of `bytes` at `offset`.
@@ -50,7 +52,11 @@ impl Files for System {
             Err(error) => return Err(error.into()),
         }
         if written {
-            zero(self, file, 0, size)?;
+            // In steps, so that the syncs of commits meanwhile do not have to wait for all of it.
+            for from in (0..size).step_by(STEP) {
+                zero(self, file, from, size.min(from + STEP as u64))?;
+                file.sync_data()?;
+            }
             file.sync_all()?;
         }
         Ok(())
@@ -59,7 +65,7 @@ impl Files for System {
 
 /// Writes zeros from `from` to `to`.
 pub(crate) fn zero(files: &dyn Files, file: &File, from: u64, to: u64) -> io::Result<()> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut at = from;
     while at < to {
         let part = (to - at).min(ZEROS.len() as u64);

@@ -156,6 +156,14 @@ impl Log {
             // There may be space for a smaller one.
             taken = self.preparer.take(least);
         }
+        let path = self.path().display();
+        match (&taken, self.refused) {
+            (Err(error), None) => {
+                tracing::warn!(%path, %error, "no space for another segment: appends are refused until there is");
+            }
+            (Ok(_), Some(_)) => tracing::info!(%path, "there is space again: appends are accepted"),
+            _ => {}
+        }
         self.refused = taken.is_err().then(Instant::now);
         taken.map_err(|error| refusal(self.path(), &error))
     }
@@ -186,12 +194,19 @@ impl Log {
         checkpoint: &mut Encoder,
     ) -> Result<(), Failure> {
         let number = self.active.number() + 1;
-        let begun = begin(&self.directory, &self.settings, number, prepared, checkpoint);
-        let (segment, end) = begun.map_err(|error| match self.directory.segment(number).exists() {
-            // Once the checkpoint counts, what is written behind its back does not.
-            true => self.broken(&error),
-            false => Failure::Undone(refusal(self.path(), &error)),
-        })?;
+        let begun = begin(
+            &self.directory,
+            &self.settings,
+            number,
+            prepared,
+            checkpoint,
+        );
+        let (segment, end) =
+            begun.map_err(|error| match self.directory.segment(number).exists() {
+                // Once the checkpoint counts, what is written behind its back does not.
+                true => self.broken(&error),
+                false => Failure::Undone(refusal(self.path(), &error)),
+            })?;
         self.sealed = self.sealed_by_roll();
         let before = std::mem::replace(&mut self.active, Arc::new(segment));
         self.end = end;
@@ -240,18 +255,15 @@ impl Log {
     }
 
     /// Deletes segments in which nothing is needed any more.
-    pub(crate) fn remove(
-        &mut self,
-        numbers: &[u64],
-        encoder: &mut Encoder,
-    ) -> Result<(), Failure> {
+    pub(crate) fn remove(&mut self, numbers: &[u64], encoder: &mut Encoder) -> Result<(), Failure> {
         encoder.begin();
         for number in numbers {
             encoder.record(&Record::SegmentRemoved { number: *number });
         }
         // Noted first: a segment that is missing without a note is damage.
         self.write(encoder)?;
-        self.sealed.retain(|sealed| !numbers.contains(&sealed.number));
+        self.sealed
+            .retain(|sealed| !numbers.contains(&sealed.number));
         for number in numbers {
             self.preparer.delete(self.directory.segment(*number));
         }
@@ -305,12 +317,14 @@ fn begin(
     let path = directory.segment(number);
     if settings.durability >= Durability::Disk {
         settings.files.sync(&file)?;
-        fs::rename(directory.next(), &path)?;
-        directory.sync()?;
-    } else {
-        fs::rename(directory.next(), &path)?;
     }
-    directory.note_newest(number)?;
+    fs::rename(directory.next(), &path)?;
+    // Before it is noted, in every class: a note that outlives the name would report a segment as lost.
+    directory.sync()?;
+    if let Err(error) = directory.note_newest(number) {
+        // Without the note, only the loss of the newest segment would go unnoticed.
+        tracing::warn!(%error, "the newest segment could not be noted");
+    }
     let end = HEAD + frame.len() as u64;
     Ok((Segment::new(number, path, file, salt, size), end))
 }
@@ -321,7 +335,10 @@ fn refusal(path: &Path, error: &io::Error) -> Error {
         true => disk_full(path),
         false => Error::unavailable(
             "storage-failed",
-            format!("writing to {} failed, nothing was stored: {error}. Check the disk", path.display()),
+            format!(
+                "writing to {} failed, nothing was stored: {error}. Check the disk",
+                path.display()
+            ),
         ),
     }
 }

@@ -1,6 +1,7 @@
 //! A data directory to be broken, and a few words for what tests do with a broker.
 
 #![allow(dead_code, reason = "every test file uses some of it")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -86,12 +87,18 @@ pub(crate) fn seen(deliveries: &[Delivery]) -> Vec<(String, u32)> {
     seen.collect()
 }
 
-pub(crate) async fn settle(member: &dyn Member, delivery: Delivery, outcome: Outcome) -> Result<()> {
+pub(crate) async fn settle(
+    member: &dyn Member,
+    delivery: Delivery,
+    outcome: Outcome,
+) -> Result<()> {
     let settlement = Settlement {
         receipt: delivery.receipt,
         outcome,
     };
-    within(member.settler().settle(vec![settlement])).await.remove(0)
+    within(member.settler().settle(vec![settlement]))
+        .await
+        .remove(0)
 }
 
 pub(crate) fn done() -> Outcome {
@@ -102,12 +109,16 @@ pub(crate) fn done() -> Outcome {
 
 /// Waits, but not for ever.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it takes too long")
 }
 
 /// The segments in `dir`, oldest first.
 pub(crate) fn segments(dir: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let files = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let mut segments: Vec<PathBuf> = files
         .filter(|path| path.extension().is_some_and(|ending| ending == "log"))
         .collect();
@@ -128,5 +139,8 @@ pub(crate) fn crashed(dir: &Path) -> TempDir {
 /// Bytes up to the last that is not zero.
 pub(crate) fn written(file: &Path) -> usize {
     let bytes = fs::read(file).unwrap();
-    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+    bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1)
 }

@@ -73,7 +73,9 @@ impl Answer {
         }
     }
 
-    fn incomplete(&self, what: impl Display) -> Error {
+    fn incomplete(&mut self, what: impl Display) -> Error {
+        // What follows a broken reply cannot be told apart any more.
+        self.walk = Walk::new(Bytes::new());
         self.lost.clone().unwrap_or_else(|| error::unexpected(what))
     }
 }

@@ -104,7 +104,7 @@ impl Connector {
         Ok(Answer::whole(buffer.freeze()))
     }
 
-    /// Who we are. Ends with PING, which a Redis that still loads its data refuses.
+    /// Who we are. PING is there because a Redis that still loads its data refuses it.
     fn introduction(&self) -> Vec<Vec<&str>> {
         let mut commands = Vec::new();
         match (&self.target.user, &self.target.password) {
@@ -114,11 +114,11 @@ impl Connector {
             (None, Some(password)) => commands.push(vec!["AUTH", password]),
             (None, None) => {}
         }
-        commands.push(vec!["CLIENT", "SETNAME", "streamerson"]);
         if let Some(database) = &self.database {
             commands.push(vec!["SELECT", database]);
         }
         commands.push(vec!["PING"]);
+        commands.push(vec!["CLIENT", "SETNAME", "streamerson"]);
         commands
     }
 

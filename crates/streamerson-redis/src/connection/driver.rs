@@ -54,7 +54,7 @@ impl Driver {
         let ended = poll_fn(|cx| self.poll(&mut live, alarm.as_mut(), cx)).await;
         if let Err(reason) = &ended {
             let lost = error::lost(self.connector.target(), reason);
-            live.abandon(&mut self.unsent, &lost);
+            live.abandon(&lost);
         }
         ended
     }
@@ -75,7 +75,7 @@ impl Driver {
             if let Poll::Ready(Err(error)) = live.poll_write(&mut self.unsent, cx) {
                 return Poll::Ready(Err(error));
             }
-            if !taken || !self.unsent.is_empty() {
+            if !taken || live.is_writing() {
                 break;
             }
         }

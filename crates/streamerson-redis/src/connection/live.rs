@@ -18,14 +18,12 @@ use crate::wire::Scan;
 const READ_AHEAD: usize = 64 * 1024;
 const MOST_SLICES: usize = 64;
 
-/// A request on its way to the socket.
+/// A request of which nothing was offered to a socket yet.
 pub(super) struct Outgoing {
-    chunks: VecDeque<Bytes>,
+    chunks: Vec<Bytes>,
     replies: usize,
     answer: oneshot::Sender<Result<Answer>>,
     pub(super) give_up: Instant,
-    /// Whether the socket may have passed on some of it: from then on it must not be repeated.
-    begun: bool,
 }
 
 impl Outgoing {
@@ -36,11 +34,10 @@ impl Outgoing {
     ) -> (Outgoing, oneshot::Receiver<Result<Answer>>) {
         let (answer, receiver) = oneshot::channel();
         let outgoing = Outgoing {
-            chunks: chunks.into(),
+            chunks,
             replies,
             answer,
             give_up,
-            begun: false,
         };
         (outgoing, receiver)
     }
@@ -56,11 +53,16 @@ struct InFlight {
     answer: oneshot::Sender<Result<Answer>>,
 }
 
-/// A connected socket with the requests written to it and not yet answered.
+/// A connected socket with the requests offered to it and not yet answered.
 pub(super) struct Live {
     socket: Socket,
+    /// Of requests in flight, what the socket has not taken yet.
+    writing: VecDeque<Bytes>,
     arrived: BytesMut,
     in_flight: VecDeque<InFlight>,
+    /// Redis has refused a write because it is a replica: what is new goes to the next connection, which may lead to
+    /// the primary.
+    demoted: bool,
     /// When something was last written or read.
     pub(super) progress: Instant,
 }
@@ -69,8 +71,10 @@ impl Live {
     pub(super) fn new(socket: Socket) -> Live {
         Live {
             socket,
+            writing: VecDeque::new(),
             arrived: BytesMut::new(),
             in_flight: VecDeque::new(),
+            demoted: false,
             progress: Instant::now(),
         }
     }
@@ -104,9 +108,13 @@ impl Live {
                 return Ok(());
             };
             let bytes = self.arrived.split_to(end).freeze();
+            self.demoted |= bytes.starts_with(b"-READONLY");
             if let Some(done) = self.in_flight.pop_front() {
                 let _ = done.answer.send(Ok(Answer::whole(bytes)));
             }
+        }
+        if self.demoted {
+            return Err(io::Error::other("it is a replica"));
         }
         // With nothing in flight, nothing may arrive.
         if self.arrived.is_empty() {
@@ -122,55 +130,60 @@ impl Live {
         unsent: &mut VecDeque<Outgoing>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        while !unsent.is_empty() {
+        loop {
+            self.begin(unsent);
+            if self.writing.is_empty() {
+                break;
+            }
             let mut slices = [IoSlice::new(&[]); MOST_SLICES];
-            let chunks = unsent.iter().flat_map(|request| &request.chunks);
             let mut used = 0;
-            for (slice, chunk) in slices.iter_mut().zip(chunks) {
+            for (slice, chunk) in slices.iter_mut().zip(&self.writing) {
                 *slice = IoSlice::new(chunk);
                 used += 1;
             }
-            let writing = Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..used]);
-            match writing {
+            match Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..used]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(written)) => self.sent(unsent, written),
-                Poll::Ready(Err(error)) => {
-                    offered(unsent, used);
-                    return Poll::Ready(Err(error));
-                }
+                Poll::Ready(Ok(written)) => self.written(written),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => break,
             }
         }
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
-    fn sent(&mut self, unsent: &mut VecDeque<Outgoing>, mut written: usize) {
-        self.progress = Instant::now();
-        while let Some(request) = unsent.front_mut() {
-            while let Some(chunk) = request.chunks.front_mut() {
-                if written < chunk.len() {
-                    if written > 0 {
-                        request.begun = true;
-                        chunk.advance(written);
-                    }
-                    return;
-                }
-                written -= chunk.len();
-                request.begun = true;
-                request.chunks.pop_front();
-            }
-            if let Some(request) = unsent.pop_front() {
-                self.in_flight.push_back(InFlight {
-                    scan: Scan::of(request.replies),
-                    answer: request.answer,
-                });
-            }
+    /// Whether there is more to write.
+    pub(super) fn is_writing(&self) -> bool {
+        !self.writing.is_empty()
+    }
+
+    /// Moves on what is to be offered to the socket next. From here on it must not be repeated, and its replies may
+    /// come, the first of them before all of it is written.
+    fn begin(&mut self, unsent: &mut VecDeque<Outgoing>) {
+        while self.writing.len() < MOST_SLICES && !self.demoted {
+            let Some(request) = unsent.pop_front() else {
+                return;
+            };
+            self.writing.extend(request.chunks);
+            self.in_flight.push_back(InFlight {
+                scan: Scan::of(request.replies),
+                answer: request.answer,
+            });
         }
     }
 
-    /// The connection is lost: every request of which something was written gets what arrived of its answer, and
-    /// `lost` for the rest. What was not begun stays in `unsent`.
-    pub(super) fn abandon(self, unsent: &mut VecDeque<Outgoing>, lost: &Error) {
+    fn written(&mut self, mut bytes: usize) {
+        self.progress = Instant::now();
+        while let Some(chunk) = self.writing.front_mut() {
+            if bytes < chunk.len() {
+                return chunk.advance(bytes);
+            }
+            bytes -= chunk.len();
+            self.writing.pop_front();
+        }
+    }
+
+    /// The connection is lost: every request in flight gets what arrived of its answer, and `lost` for the rest.
+    pub(super) fn abandon(self, lost: &Error) {
         let mut arrived = self.arrived.freeze();
         for waiting in self.in_flight {
             let bytes = std::mem::take(&mut arrived);
@@ -178,22 +191,6 @@ impl Live {
                 .answer
                 .send(Ok(Answer::partial(bytes, lost.clone())));
         }
-        while unsent.front().is_some_and(|request| request.begun) {
-            if let Some(request) = unsent.pop_front() {
-                request.fail(lost.clone());
-            }
-        }
-    }
-}
-
-/// What the first `chunks` chunks belong to may have left, even though the socket failed: TLS sends what it can.
-fn offered(unsent: &mut VecDeque<Outgoing>, mut chunks: usize) {
-    for request in unsent {
-        if chunks == 0 {
-            return;
-        }
-        request.begun = true;
-        chunks = chunks.saturating_sub(request.chunks.len());
     }
 }
 

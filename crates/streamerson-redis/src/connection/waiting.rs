@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::socket::Socket;
 use super::{Connector, PATIENCE, Pace};
-use crate::error;
+use crate::error::{self, READ_ONLY};
 use crate::wire::{Item, Request, Scan, Walk};
 
 /// How long Redis holds a read for which there is nothing. Long, because each expiry costs a round trip.
@@ -105,7 +105,7 @@ impl Waiting {
 
     async fn line(&mut self, give_up: Instant) -> Result<&mut Line> {
         // What is already asked needs no pause: its answer may be here.
-        if !self.is_asked() {
+        if !self.is_asked() && self.pace.not_before() > Instant::now() {
             sleep_until(self.pace.not_before()).await;
         }
         while self.line.is_none() {
@@ -129,7 +129,11 @@ impl Waiting {
         let walk = Walk::new(bytes);
         if let Ok(Item::Error(refusal)) = walk.clone().item() {
             self.pace.failed();
-            return Err(error::refused(&refusal, about));
+            let error = error::refused(&refusal, about);
+            if error.code() == READ_ONLY {
+                self.line = None;
+            }
+            return Err(error);
         }
         self.pace.succeeded();
         Ok(Arrival { walk, since })

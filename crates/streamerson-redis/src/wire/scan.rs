@@ -75,9 +75,26 @@ pub(super) fn count(line: &[u8], max: i64) -> Result<Option<usize>, Malformed> {
     }
 }
 
-pub(super) fn number(digits: &[u8]) -> Result<i64, Malformed> {
-    let text = std::str::from_utf8(digits).map_err(|_| Malformed)?;
-    text.parse().map_err(|_| Malformed)
+pub(super) fn number(text: &[u8]) -> Result<i64, Malformed> {
+    match text.strip_prefix(b"-") {
+        Some(text) => Ok(-i64::try_from(digits(text)?).map_err(|_| Malformed)?),
+        None => i64::try_from(digits(text)?).map_err(|_| Malformed),
+    }
+}
+
+/// A number without a sign. By hand, because there are several in every message.
+pub(crate) fn digits(text: &[u8]) -> Result<u64, Malformed> {
+    if text.is_empty() {
+        return Err(Malformed);
+    }
+    text.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return Err(Malformed);
+        }
+        let number = number.checked_mul(10).ok_or(Malformed)?;
+        number.checked_add(digit.into()).ok_or(Malformed)
+    })
 }
 
 /// The bytes after a `$` line.

@@ -13,8 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
+use futures::future::FutureExt;
 use parking_lot::Mutex;
 use streamerson_core::{Append, Broker, Error, ErrorKind, Message, Position, Result, Topic};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -25,6 +28,9 @@ use replies::{Replies, closed};
 pub use request::{RequestBuilder, RequestError, SendBuilder};
 use sender::{Confirm, Outgoing};
 pub use stats::ClientStats;
+
+/// What a waiter hears: the answer, a failure, or that nobody will answer any more.
+type Answer = Result<Result<Message>, RecvError>;
 
 /// Messages that may be queued before senders have to wait.
 const QUEUE: usize = 4096;
@@ -168,7 +174,7 @@ impl Client {
         }
         message.reply = self.shared.address.clone();
         let id = message.correlation().clone();
-        let (waiter, mut answer) = oneshot::channel();
+        let (waiter, answer) = oneshot::channel();
         self.shared
             .replies
             .insert(id.clone(), deadline.into_std(), waiter)?;
@@ -180,17 +186,30 @@ impl Client {
             append: Append::new(topic, message),
             confirm: Confirm::Request(id),
         };
-        let answer = tokio::select! {
-            biased;
-            queued = self.shared.outbox.send(outgoing) => {
-                queued.map_err(|_| closed())?;
-                answer.await
-            }
-            // The deadline passed before there was room in the queue.
-            early = &mut answer => early,
+        let answer = match self.shared.outbox.try_send(outgoing) {
+            Ok(()) => answer.await,
+            Err(TrySendError::Closed(_)) => return Err(closed()),
+            // Boxed, because it is rare and would make the future of every request larger.
+            Err(TrySendError::Full(outgoing)) => self.queue_up(outgoing, answer).boxed().await?,
         };
         waiting.ended();
         answer.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Waits for room in the queue, and then for the answer; both at most until the deadline of the request.
+    async fn queue_up(
+        &self,
+        outgoing: Outgoing,
+        mut answer: oneshot::Receiver<Result<Message>>,
+    ) -> Result<Answer> {
+        tokio::select! {
+            biased;
+            queued = self.shared.outbox.send(outgoing) => {
+                queued.map_err(|_| closed())?;
+                Ok(answer.await)
+            }
+            early = &mut answer => Ok(early),
+        }
     }
 
     /// Appends `message` to `topic` as it is, together with what else is queued; answers its position once it is stored.
