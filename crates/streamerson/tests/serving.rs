@@ -418,7 +418,7 @@ mod faults {
     }
 
     #[tokio::test]
-    async fn a_result_the_broker_never_takes_is_counted_and_its_message_delivered_again() {
+    async fn who_asked_is_told_when_the_broker_refuses_the_answer_and_the_work_is_not_done_again() {
         let broker = Faulty::default();
         let refused = Error::invalid("message-too-large", "the reply is too large");
         *broker.faults.settle.lock() = vec![Fault::Refused(refused)];
@@ -429,16 +429,56 @@ mod faults {
             worker.lease(lease)
         });
         let client = client(&broker).await;
-        let reply = soon(client.request("work", "hold").into_future())
+        let error = soon(client.request("work", "hold").into_future())
             .await
-            .unwrap();
-        assert_eq!(
-            reply.json::<u32>().unwrap(),
-            2,
-            "answered by the second delivery"
-        );
+            .unwrap_err();
+        assert_eq!(error.code(), "outputs-refused");
+        serving.stop().await.unwrap();
+        assert_eq!(held.begun(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_result_the_broker_never_takes_is_counted_and_its_message_delivered_again() {
+        let broker = Faulty::default();
+        let refused = Error::invalid("message-too-large", "the next message is too large");
+        *broker.faults.settle.lock() = vec![Fault::Refused(refused)];
+        let lease = Duration::from_millis(150);
+        let held = Held::new();
+        held.release.add_permits(10);
+        let serving = Serving::with(shared(&broker), holding(&held), |worker| {
+            worker.lease(lease)
+        });
+        append(&broker, Message::new("hold", "")).await;
+        until(|| held.begun() == 2).await;
+        until(|| serving.stats().handled == 2).await;
         assert_eq!(serving.stats().unsettled, 1);
         serving.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_answers_who_is_done_before_the_slowest_is() {
+        let broker = Faulty::default();
+        let held = Held::new();
+        let serving = Serving::with(shared(&broker), holding(&held), |worker| worker);
+        let client = client(&broker).await;
+        let ask = || {
+            let client = client.clone();
+            tokio::spawn(async move { client.request("work", "hold").await })
+        };
+        let slow = ask();
+        until(|| held.begun() == 1).await;
+        let quick = ask();
+        until(|| held.begun() == 2).await;
+        let stopped = tokio::spawn(serving.stop());
+        held.release.add_permits(1);
+        let first = soon(async {
+            tokio::select! { one = slow => one, other = quick => other }
+        })
+        .await;
+        assert!(first.unwrap().is_ok());
+        assert!(!stopped.is_finished());
+        held.release.add_permits(1);
+        stopped.await.unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -244,10 +244,13 @@ where
         if self.work.settlements.is_empty() {
             return;
         }
+        // Room first: a cancelled wait must not take the settlements with it. The settling task ends only after this
+        // one, so the channel is open.
+        let Ok(room) = self.ended.reserve().await else {
+            return;
+        };
         self.counters.add(&std::mem::take(&mut self.work.stats));
-        let settlements = std::mem::take(&mut self.work.settlements);
-        // The settling task ends only after this one, so the channel is open.
-        let _ = self.ended.send(settlements).await;
+        room.send(std::mem::take(&mut self.work.settlements));
         // It was just woken, and may stand behind this task in line: a handler that blocks must not keep it there.
         tokio::task::yield_now().await;
     }
@@ -257,7 +260,9 @@ where
         let bound = self.drain;
         let running = async {
             while let Some(handled) = self.work.running.join_next().await {
-                self.conclude(handled);
+                // Who asked is answered now, not when the slowest has ended.
+                self.gather(handled).await;
+                self.pass_on().await;
             }
         };
         let aborted = tokio::time::timeout(bound, running).await.is_err();

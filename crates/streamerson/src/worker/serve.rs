@@ -114,7 +114,7 @@ where
             outcome = std::mem::replace(&mut outcome, Ok(())).and(flatten(ended));
         }
     };
-    if tokio::time::timeout(settings.drain + FAREWELL, rest)
+    if tokio::time::timeout(settings.drain.saturating_add(FAREWELL), rest)
         .await
         .is_err()
     {

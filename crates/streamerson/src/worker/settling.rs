@@ -3,21 +3,21 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use http::StatusCode;
 use streamerson_core::{Append, Error, ErrorKind, Outcome, Position, Receipt, Settlement, Settler};
 use tokio::sync::mpsc;
 
 use super::held::Held;
 use super::stats::{Counters, WorkerStats};
 use crate::backoff::Backoff;
+use crate::{IntoReply, Problem};
 
 /// The most settlements in one call.
 const BATCH: usize = 256;
 
-/// How often the broker is asked to take a settlement. A repeat is harmless, because the first one that happened wins;
-/// after the last the lease runs out, and the message is delivered again.
-const TRIES: u32 = 8;
-
-/// Settles what arrives until the channel is closed and empty.
+/// Settles what arrives until the channel is closed and empty. While the broker is away it asks again and again: a repeat
+/// is harmless, because the first one that happened wins, and the work is done already. What waits is bounded, because
+/// members take no more than they may hold.
 pub(super) async fn run(
     settler: Arc<dyn Settler>,
     mut ended: mpsc::Receiver<Vec<Settlement>>,
@@ -59,7 +59,7 @@ struct Ended {
     position: Position,
     attempt: u32,
     outcome: Outcome,
-    tries: u32,
+    replaced: bool,
 }
 
 impl Ended {
@@ -68,12 +68,51 @@ impl Ended {
             position: settlement.receipt.position(),
             attempt: settlement.receipt.attempt(),
             outcome: settlement.outcome,
-            tries: 0,
+            replaced: false,
         }
     }
 
     fn is_retry(&self) -> bool {
         matches!(self.outcome, Outcome::Retry { .. })
+    }
+
+    /// Whether to ask again after `error`. A retry that may have happened is not repeated: it could take the message from
+    /// this member's own next attempt. Its lease runs out instead.
+    fn may_repeat(&self, error: &Error) -> bool {
+        match error.kind() {
+            ErrorKind::Unavailable => true,
+            ErrorKind::Unknown => !self.is_retry(),
+            _ => false,
+        }
+    }
+
+    /// Replaces outputs that the broker will never take by a failure, for each caller who waits; then the work need not
+    /// be done again. `false`: nobody waits, or a failure was refused already.
+    fn replace_refused(&mut self, error: &Error) -> bool {
+        let Outcome::Complete { outputs } = &mut self.outcome else {
+            return false;
+        };
+        if error.kind() != ErrorKind::Invalid || self.replaced {
+            return false;
+        }
+        let detail = format!(
+            "the work was done, but the broker refuses what follows from it: {}",
+            error.detail()
+        );
+        let failures = outputs.drain(..).filter_map(|Append { topic, message }| {
+            // An answer, or the next stage of what somebody waits for.
+            let inbox = if topic.is_inbox() {
+                topic
+            } else {
+                message.reply_to()?
+            };
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            let problem = Problem::new(status, "outputs-refused", detail.clone());
+            Some(Append::new(inbox, problem.into_reply().answer(&message)))
+        });
+        *outputs = failures.collect();
+        self.replaced = true;
+        !outputs.is_empty()
     }
 
     fn settlement(&self) -> Settlement {
@@ -112,8 +151,7 @@ async fn settle(
     let mut done = Vec::with_capacity(batch.len());
     for (mut ended, result) in batch.into_iter().zip(results) {
         if let Err(error) = result {
-            ended.tries += 1;
-            if is_transient(&error) && ended.tries < TRIES {
+            if ended.may_repeat(&error) || ended.replace_refused(&error) {
                 again.push(ended);
                 continue;
             }
@@ -126,10 +164,6 @@ async fn settle(
     held.remove(done.into_iter());
     counters.add(&stats);
     again
-}
-
-fn is_transient(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown)
 }
 
 fn note(ended: &Ended, error: &Error, stats: &mut WorkerStats) {
