@@ -1,7 +1,8 @@
 //! Dead letters: what could not be handled, kept with the reason.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 use crate::message::Foreign;
 use crate::meta::{DeadLetter, Meta};
@@ -18,12 +19,13 @@ pub fn letter(topic: &Topic, message: &Message, why: DeadLetter) -> Append {
     Append::new(topic.dead_letters(), message.clone().with_meta(&meta))
 }
 
-/// The dead letter of an entry that is not a message: its fields as a JSON object (text lossily), so that nothing is lost silently.
+/// The dead letter of an entry that is not a message. Nothing of it is lost: `data` is a JSON list of its fields, each
+/// `[name, value]`, as text, or as `{"base64": …}` where the bytes are not UTF-8.
 pub fn foreign_letter(topic: &Topic, foreign: &Foreign, mut why: DeadLetter) -> Append {
-    let fields: Map<String, Value> = foreign
+    let fields: Vec<Value> = foreign
         .fields
         .iter()
-        .map(|(name, value)| (text(name), Value::from(text(value))))
+        .map(|(name, value)| json!([text(name), text(value)]))
         .collect();
     why.code = "foreign-entry".into();
     why.reason = foreign.reason.clone();
@@ -31,10 +33,45 @@ pub fn foreign_letter(topic: &Topic, foreign: &Foreign, mut why: DeadLetter) -> 
         dlq: Some(why),
         ..Meta::default()
     };
-    let message = Message::new(FOREIGN, Value::Object(fields).to_string()).with_meta(&meta);
+    let message = Message::new(FOREIGN, Value::Array(fields).to_string()).with_meta(&meta);
     Append::new(topic.dead_letters(), message)
 }
 
-fn text(bytes: &Bytes) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+fn text(bytes: &Bytes) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Value::from(text),
+        Err(_) => json!({ "base64": BASE64_STANDARD.encode(bytes) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_entry_is_kept_whole() {
+        let field =
+            |name: &'static [u8], value: &'static [u8]| (Bytes::from(name), Bytes::from(value));
+        let foreign = Foreign {
+            fields: vec![
+                field(b"a", b"1"),
+                field(b"a", b"2"),
+                field(b"payload", b"\xff\x00"),
+            ],
+            reason: "missing field \"id\"".into(),
+        };
+        let topic = Topic::new("orders").unwrap();
+        let letter = foreign_letter(&topic, &foreign, DeadLetter::default());
+        assert_eq!(letter.topic, topic.dead_letters());
+        let fields: Value = serde_json::from_slice(&letter.message.data).unwrap();
+        assert_eq!(
+            fields,
+            json!([["a", "1"], ["a", "2"], ["payload", { "base64": "/wA=" }]])
+        );
+        let why = letter.message.parse_meta().unwrap().dlq.unwrap();
+        assert_eq!(
+            (why.code.as_str(), why.reason),
+            ("foreign-entry", foreign.reason)
+        );
+    }
 }
