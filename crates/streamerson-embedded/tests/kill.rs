@@ -11,11 +11,19 @@ use std::process::{Command, Stdio};
 
 use store::{join, name, options, payloads, text, topic};
 use streamerson_core::{Append, Broker, Durability, Membership, Message, Outcome, Settlement};
-use streamerson_embedded::EmbeddedBroker;
+use streamerson_embedded::{EmbeddedBroker, Options};
 
 const DIR: &str = "STREAMERSON_TEST_DIR";
 const CLASS: &str = "STREAMERSON_TEST_CLASS";
 const BEGIN: &str = "STREAMERSON_TEST_BEGIN";
+
+/// So that some are killed on the way from one segment to the next.
+fn small_segments(durability: Durability) -> Options {
+    Options {
+        segment_bytes: 16 << 10,
+        ..options(durability)
+    }
+}
 
 /// Not a test: the process that is killed. It appends and settles as fast as it can, and prints what was acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -25,7 +33,7 @@ async fn victim() {
         return;
     };
     let begin: u64 = std::env::var(BEGIN).unwrap().parse().unwrap();
-    let broker = EmbeddedBroker::open(dir, options(class.parse().unwrap())).unwrap();
+    let broker = EmbeddedBroker::open(dir, small_segments(class.parse().unwrap())).unwrap();
     let worker = tokio::spawn(work(broker.clone()));
     for batch in begin.. {
         let numbers = batch * 5..(batch + 1) * 5;
@@ -111,7 +119,7 @@ async fn survives(class: Durability) {
             round * 1_000_000,
             150 + 97 * round as usize,
         ));
-        let broker = EmbeddedBroker::open(dir.path(), options(class)).unwrap();
+        let broker = EmbeddedBroker::open(dir.path(), small_segments(class)).unwrap();
         let orders: BTreeSet<String> = payloads(&broker, "orders")
             .await
             .unwrap()

@@ -222,24 +222,35 @@ async fn bodies_that_do_not_fit_into_memory_are_read_back() {
     assert!(positions.is_sorted());
 }
 
-#[tokio::test]
-async fn a_read_from_the_log_that_is_cancelled_loses_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let broker = open(dir.path()).unwrap();
-    append(&broker, "orders", &["one", "two"]).await;
-    drop(broker);
-    let broker = open(dir.path()).unwrap();
-    let mut member = join(&broker, "orders", "ada").await;
-    let mut reader = broker
-        .read(&topic("orders"), Start::Earliest)
-        .await
+#[test]
+fn a_read_from_the_log_that_is_cancelled_loses_nothing() {
+    // One thread that reads, and it is kept busy: so the reads are under way when they are cancelled.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
         .unwrap();
-    // Polled once: the reads are under way, and then nobody waits for them.
-    assert!(futures::poll!(member.next(2)).is_pending());
-    assert!(futures::poll!(reader.next(2)).is_pending());
-    let expected = [("one".to_owned(), 1), ("two".to_owned(), 1)];
-    assert_eq!(seen(&take(&mut member, 2).await), expected);
-    assert_eq!(within(reader.next(2)).await.unwrap().len(), 2);
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = open(dir.path()).unwrap();
+        append(&broker, "orders", &["one", "two"]).await;
+        drop(broker);
+        let broker = open(dir.path()).unwrap();
+        let mut member = join(&broker, "orders", "ada").await;
+        let mut reader = broker
+            .read(&topic("orders"), Start::Earliest)
+            .await
+            .unwrap();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || gone.recv());
+        assert!(futures::poll!(member.next(2)).is_pending());
+        assert!(futures::poll!(reader.next(2)).is_pending());
+        drop(go);
+        assert!(within(busy).await.unwrap().is_err());
+        let expected = [("one".to_owned(), 1), ("two".to_owned(), 1)];
+        assert_eq!(seen(&take(&mut member, 2).await), expected);
+        assert_eq!(within(reader.next(2)).await.unwrap().len(), 2);
+    });
 }
 
 #[tokio::test]

@@ -49,8 +49,6 @@ pub(crate) struct Committer {
     log: Option<Log>,
     encoder: Encoder,
     ops: Vec<(Op, usize)>,
-    /// Bytes of operations that were taken from the queue, and are done.
-    done: usize,
     swept: Millis,
     /// When a write last took long.
     slow: Option<Instant>,
@@ -64,7 +62,6 @@ impl Committer {
             log,
             encoder: Encoder::default(),
             ops: Vec::new(),
-            done: 0,
             swept: 0,
             slow: None,
         }
@@ -80,9 +77,10 @@ impl Committer {
     /// Commits what is queued now.
     pub(crate) fn work(&mut self) {
         let mut ops = std::mem::take(&mut self.ops);
-        self.shared.queue.take(&mut ops, self.done);
-        self.done = ops.iter().map(|(_, bytes)| *bytes).sum();
+        self.shared.queue.take(&mut ops);
+        let bytes = ops.iter().map(|(_, bytes)| *bytes).sum();
         self.commit_all(ops.drain(..));
+        self.shared.queue.done(bytes);
         self.ops = ops;
     }
 

@@ -46,11 +46,14 @@ impl Queue {
         waiting.ops.push((op, bytes));
     }
 
-    /// Moves all operations into `ops`, which is empty; `done` bytes of those before were dealt with.
-    pub(crate) fn take(&self, ops: &mut Vec<(Op, usize)>, done: usize) {
-        let mut waiting = self.waiting.lock();
-        waiting.bytes -= done;
-        std::mem::swap(&mut waiting.ops, ops);
+    /// Moves all operations into `ops`, which is empty.
+    pub(crate) fn take(&self, ops: &mut Vec<(Op, usize)>) {
+        std::mem::swap(&mut self.waiting.lock().ops, ops);
+    }
+
+    /// Operations of `bytes` that were taken are done.
+    pub(crate) fn done(&self, bytes: usize) {
+        self.waiting.lock().bytes -= bytes;
     }
 
     /// Whether nothing waits.

@@ -124,7 +124,8 @@ impl State {
         let (newest, topics) = (self.newest, self.topics.len());
         let position = match self.topics.get_mut(topic) {
             Some(state) => state.assign(topic, insisted, newest, unix_ms)?,
-            None if topics < TOPICS => {
+            // What cannot be handled must find a place, also then.
+            None if topics < TOPICS || topic.is_dead_letters() => {
                 let state = self.topic_or_new(topic);
                 state.assign(topic, insisted, newest, unix_ms)?
             }
@@ -132,7 +133,7 @@ impl State {
                 return Err(Error::unavailable(
                     "too-many-topics",
                     format!(
-                        "there are {TOPICS} topics already, {topic} would be one more: remove some"
+                        "there are {TOPICS} topics already, and {topic} would be one more: serve named routes instead of every topic"
                     ),
                 ));
             }

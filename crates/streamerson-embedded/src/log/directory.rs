@@ -16,7 +16,7 @@ const SUFFIX: &str = ".log";
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
-    /// Released by closing, so also when the process dies. Holds the number of the newest segment.
+    /// Locked until this is dropped, or the process dies. Holds the number of the newest segment.
     lock: File,
 }
 
@@ -85,6 +85,13 @@ impl Directory {
     /// Makes created, renamed and removed files durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Closing alone is not enough while a process that was just forked still holds a copy of the handle.
+        let _ = fs4::fs_std::FileExt::unlock(&self.lock);
     }
 }
 

@@ -61,9 +61,10 @@ pub(crate) enum Failure {
 /// The log, open for writing.
 #[derive(Debug)]
 pub(crate) struct Log {
+    /// Ends before the directory is released: the next process finds nobody at work.
+    preparer: Preparer,
     directory: Directory,
     settings: Settings,
-    preparer: Preparer,
     active: Arc<Segment>,
     end: u64,
     sealed: Vec<Sealed>,

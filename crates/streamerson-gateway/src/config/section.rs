@@ -71,6 +71,7 @@ impl<'a> Section<'a> {
             DeValue::Array(array) => array.iter().collect(),
             _ => vec![value],
         };
+        let count = items.len();
         let parsed = items.into_iter().filter_map(|item| {
             let parsed = match item.get_ref().as_str() {
                 Some(text) => parse(text),
@@ -78,7 +79,9 @@ impl<'a> Section<'a> {
             };
             self.noted(key, item.span(), parsed)
         });
-        Some(parsed.collect())
+        let parsed: Vec<T> = parsed.collect();
+        // A list with a mistake, told already, must not look like a shorter one.
+        (parsed.len() == count).then_some(parsed)
     }
 
     /// The section inside `key`.

@@ -310,3 +310,19 @@ fn a_file_that_cannot_be_read_is_named() {
     assert_eq!(error.code(), "config-unreadable");
     assert!(error.detail().contains("/nowhere/shop.toml"), "{error}");
 }
+
+#[test]
+fn the_page_on_configuration_reads_as_written() {
+    let page = include_str!("../../../../docs/configuration.md");
+    let (_, rest) = page.split_once("```toml").unwrap();
+    let (toml, _) = rest.split_once("```").unwrap();
+    let config = read(toml).unwrap();
+    assert_eq!(config.routes.len(), 1);
+    assert_eq!(config.routes[0].body, Accepts::Json);
+}
+
+#[test]
+fn a_wrong_method_is_told_once() {
+    let told = read(&format!("{ROUTE}method = \"FE TCH\"\n")).unwrap_err();
+    assert!(!told.contains("empty"), "{told}");
+}
