@@ -305,6 +305,8 @@ async fn pump(
             .await;
         if allowed < read {
             faults.send_modify(|faults| faults.generation += 1);
+            // What comes after the cut must not pass: the connection would have a hole instead of an end.
+            return std::future::pending().await;
         }
         if read == 0 || written.is_err() {
             // One side has said all: the other way may still be in use.

@@ -151,6 +151,7 @@ struct Asked {
     scan: Scan,
     since: Instant,
     due: Instant,
+    extended: bool,
 }
 
 impl Line {
@@ -170,6 +171,7 @@ impl Line {
             scan: Scan::of(1),
             since: now,
             due: now + HOLD + GRACE,
+            extended: false,
         });
     }
 
@@ -194,8 +196,13 @@ impl Line {
             }
         }
         socket.flush().await?;
-        // Whoever comes back after a cancelled call gets the chance to read what came meanwhile.
-        let due = waiting.due.max(Instant::now() + PATIENCE);
+        // Whoever comes back late after a cancelled call gets the chance to read what came meanwhile. Once: calls that are
+        // cancelled again and again must not keep a dead connection.
+        let now = Instant::now();
+        if waiting.due <= now && !waiting.extended {
+            waiting.due = now + PATIENCE;
+            waiting.extended = true;
+        }
         loop {
             let complete = waiting.scan.advance(arrived);
             if let Some(end) = complete.map_err(|_| io::ErrorKind::InvalidData)? {
@@ -212,7 +219,7 @@ impl Line {
                     if begins {
                         waiting.since = Instant::now();
                     }
-                    let read = timeout_at(due, reading).await?;
+                    let read = timeout_at(waiting.due, reading).await?;
                     if begins {
                         waiting.since = Instant::now();
                     }
