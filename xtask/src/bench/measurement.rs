@@ -18,10 +18,9 @@ const WARM_UP_SECONDS: u32 = 2;
 #[derive(Debug)]
 pub(crate) struct Workload {
     pub(crate) seconds: u32,
-    /// The folder of our release binaries.
-    pub(crate) binaries: PathBuf,
-    /// A folder on the disk where servers store their data.
-    pub(crate) data: PathBuf,
+    /// Where our own programs are, and where servers store their data. Not in /tmp, which may be
+    /// memory, where an fsync costs nothing.
+    pub(crate) folder: PathBuf,
 }
 
 /// What one system did with one number of connections in one round.
@@ -48,7 +47,7 @@ impl Measurement {
         connections: u32,
         interrupt: &Interrupt,
     ) -> Result<Self> {
-        let mut stage = Stage::new(&workload.binaries, &workload.data, interrupt)?;
+        let mut stage = Stage::new(&workload.folder, interrupt)?;
         let measured = Self::on(&mut stage, workload, round, system, connections, interrupt);
         measured.map_err(|error| anyhow!("{error:#}{}", stage.logs()))
     }

@@ -36,6 +36,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 
 use self::interrupt::Interrupt;
+use self::machine::Machine;
 use self::measurement::{Measurement, Workload};
 use self::report::Report;
 use self::system::System;
@@ -79,13 +80,25 @@ enum Format {
 pub(crate) fn run(args: &Args) -> Result<()> {
     packages::ensure(&[NGINX, NATS, REDIS, WRK])?;
     let target = build()?;
+    let interrupt = Interrupt::listen()?;
+    let folder = tempfile::Builder::new()
+        .prefix("bench-")
+        .tempdir_in(&target)?;
+    for program in system::OWN_PROGRAMS {
+        // A copy, because somebody may build while we measure.
+        fs::copy(
+            target.join("release").join(program),
+            folder.path().join(program),
+        )
+        .with_context(|| format!("cannot copy {program}"))?;
+    }
     let workload = Workload {
         seconds: args.seconds,
-        binaries: target.join("release"),
-        data: target,
+        folder: folder.path().to_owned(),
     };
 
-    let report = Report::new(&workload, measure(args, &workload)?)?;
+    let machine = Machine::here(&workload.folder)?;
+    let report = Report::new(machine, args.seconds, measure(args, &workload, &interrupt)?);
     match args.output {
         Format::Table => println!("{report}"),
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
@@ -100,18 +113,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn measure(args: &Args, workload: &Workload) -> Result<Vec<Measurement>> {
+fn measure(args: &Args, workload: &Workload, interrupt: &Interrupt) -> Result<Vec<Measurement>> {
     let mut systems = match args.only.as_slice() {
         [] => System::value_variants().to_vec(),
         only => only.to_vec(),
     };
-    let interrupt = Interrupt::listen()?;
     let mut measurements = Vec::new();
     for round in 1..=args.rounds {
         for &system in &systems {
             for &connections in &args.connections {
                 let measurement =
-                    Measurement::take(workload, round, system, connections, &interrupt)
+                    Measurement::take(workload, round, system, connections, interrupt)
                         .with_context(|| format!("{system} with {connections} connections"))?;
                 eprintln!("round {round} of {}: {measurement}", args.rounds);
                 measurements.push(measurement);

@@ -2,12 +2,11 @@
 
 use std::fmt;
 
-use anyhow::Result;
 use serde::Serialize;
 
 use super::goal::{self, Figure, Ratio};
 use super::machine::Machine;
-use super::measurement::{Measurement, Spread, Summary, Workload};
+use super::measurement::{Measurement, Spread, Summary};
 
 /// Above this share of the machine, load from outside the benchmark is reported.
 const QUIET: f64 = 0.03;
@@ -22,12 +21,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(workload: &Workload, measurements: Vec<Measurement>) -> Result<Self> {
-        let machine = Machine::here(&workload.data)?;
-        Ok(Self::on(machine, workload.seconds, measurements))
-    }
-
-    fn on(machine: Machine, seconds: u32, measurements: Vec<Measurement>) -> Self {
+    pub(crate) fn new(machine: Machine, seconds: u32, measurements: Vec<Measurement>) -> Self {
         let mut measured: Vec<_> = measurements
             .iter()
             .map(|one| (one.connections, one.system))
@@ -273,7 +267,7 @@ mod tests {
             fsync_micros: 200.0,
             versions: vec!["nginx/1.22.1".into()],
         };
-        Report::on(machine, 8, measurements)
+        Report::new(machine, 8, measurements)
     }
 
     #[test]

@@ -21,22 +21,20 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// A temporary folder and the servers that run in it. Dropping it kills the servers.
 #[derive(Debug)]
 pub(crate) struct Stage<'a> {
-    binaries: &'a Path,
+    programs: &'a Path,
     interrupt: &'a Interrupt,
     servers: Vec<Server>,
     folder: TempDir,
 }
 
 impl<'a> Stage<'a> {
-    /// A stage for our programs in `binaries`, with its folder in `data`: not in /tmp, which may
-    /// be memory, where an fsync costs nothing.
-    pub(crate) fn new(binaries: &'a Path, data: &Path, interrupt: &'a Interrupt) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(data)?;
+    /// A stage in a folder of its own inside `programs`, which holds our own programs.
+    pub(crate) fn new(programs: &'a Path, interrupt: &'a Interrupt) -> Result<Self> {
         Ok(Self {
-            binaries,
+            programs,
             interrupt,
             servers: Vec::new(),
-            folder,
+            folder: TempDir::new_in(programs)?,
         })
     }
 
@@ -46,7 +44,7 @@ impl<'a> Stage<'a> {
 
     /// A command that runs one of our own programs, with the settings it is given and no other.
     pub(crate) fn own(&self, program: &str) -> Command {
-        let mut command = Command::new(self.binaries.join(program));
+        let mut command = Command::new(self.programs.join(program));
         for (name, _) in env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"STREAMERSON_") {
                 command.env_remove(name);
@@ -200,7 +198,7 @@ mod tests {
     fn a_server_that_ends_is_an_error_and_leaves_its_log() {
         let folder = tempfile::tempdir().unwrap();
         let interrupt = Interrupt::default();
-        let mut stage = Stage::new(folder.path(), folder.path(), &interrupt).unwrap();
+        let mut stage = Stage::new(folder.path(), &interrupt).unwrap();
         let [address] = free_addresses().unwrap();
         stage
             .start("broken", &mut shell("echo no such option; exit 2"))
@@ -216,7 +214,7 @@ mod tests {
     fn dropping_a_stage_kills_what_its_servers_forked() {
         let folder = tempfile::tempdir().unwrap();
         let interrupt = Interrupt::default();
-        let mut stage = Stage::new(folder.path(), folder.path(), &interrupt).unwrap();
+        let mut stage = Stage::new(folder.path(), &interrupt).unwrap();
         stage
             .start("parent", &mut shell("sleep 1000 & echo $! > child; wait"))
             .unwrap();

@@ -11,6 +11,15 @@ use serde::Serialize;
 use super::stage::{Stage, free_addresses};
 use crate::packages::{NATS, NGINX, REDIS};
 
+/// What the systems run of our own.
+pub(crate) const OWN_PROGRAMS: [&str; 5] = [
+    "streamerson",
+    "streamerson-worker",
+    "bare-axum",
+    "axum-nats",
+    "nats-worker",
+];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum System {
