@@ -17,9 +17,9 @@ const AFTER_HELP: &str = "\
 Examples:
   streamerson dev --demo
   streamerson request hello greet --data '{\"name\":\"Ada\"}'
-  streamerson reply hello greet --json '{\"howdy\":\"there, {{payload.name}}\"}'
-  streamerson reply hello greet -- python3 worker.py
-  streamerson tail hello --from earliest -o json
+  streamerson reply shop order.create --json '{\"ordered\":\"{{payload.item}}\"}'
+  streamerson reply shop order.create -- python3 worker.py
+  streamerson tail shop --from earliest -o json
 
 Data goes to standard output, messages to standard error.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 conflict, 5 not authorized,

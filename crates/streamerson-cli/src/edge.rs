@@ -24,9 +24,23 @@ impl std::str::FromStr for AdminAddress {
             "off" => Ok(AdminAddress(None)),
             address => match address.parse() {
                 Ok(address) => Ok(AdminAddress(Some(address))),
-                Err(_) => Err("expected IP:PORT, for example 127.0.0.1:9090, or off".into()),
+                Err(_) => Err("write IP:PORT, such as 127.0.0.1:9090, or off".into()),
             },
         }
+    }
+}
+
+/// Reads `IP:PORT`.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "write IP:PORT, such as 127.0.0.1:8080")
+}
+
+/// How many routes there are, for people.
+pub(crate) fn routes(count: usize) -> String {
+    match count {
+        1 => "1 route".to_owned(),
+        count => format!("{count} routes"),
     }
 }
 
@@ -34,7 +48,7 @@ impl std::str::FromStr for AdminAddress {
 #[derive(Debug, Args)]
 pub(crate) struct EdgeArgs {
     /// Where HTTP is served [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = address)]
     listen: Option<SocketAddr>,
 
     /// Where health, metrics and routes are served [default: 127.0.0.1:9090]
@@ -47,12 +61,15 @@ pub(crate) struct EdgeArgs {
 }
 
 impl EdgeArgs {
-    /// The configuration in `file`, or the defaults, under the environment and these flags.
-    pub(crate) fn configuration(&self, file: Option<&Path>) -> Result<Config> {
-        let environment = Environment::of_process();
+    /// The configuration in `file`, or the defaults, under `environment` and these flags.
+    pub(crate) fn configuration(
+        &self,
+        file: Option<&Path>,
+        environment: &Environment,
+    ) -> Result<Config> {
         let mut config = match file {
-            Some(file) => Config::load(file, &environment)?,
-            None => Config::from_environment(&environment)?,
+            Some(file) => Config::load(file, environment)?,
+            None => Config::from_environment(environment)?,
         };
         if let Some(listen) = self.listen {
             config.gateway.listen = listen;

@@ -3,6 +3,7 @@
 mod cli;
 mod command;
 mod demo;
+mod destination;
 mod duration;
 mod edge;
 mod endpoint;

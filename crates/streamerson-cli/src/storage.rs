@@ -189,7 +189,7 @@ fn no_effect(flags: &[(&str, bool)], url: &str) -> Result<()> {
             format!("{flag} has no effect with the broker {}", redacted(url)),
         )
         .with_help(format!(
-            "leave out {flag}, or the broker (--broker, STREAMERSON_BROKER, or broker in the configuration)"
+            "leave out {flag}, or the broker (--broker, or broker in the configuration)"
         ))),
     }
 }
@@ -200,6 +200,13 @@ fn unusable(error: streamerson_core::Error) -> Failure {
 }
 
 fn busy(error: streamerson_core::Error) -> Failure {
+    if error.code() == "password-required" {
+        return Failure::usage(
+            "loopback-required",
+            "--redis-listen must be a loopback address, because there is no password that protects the broker",
+        )
+        .with_help("write --redis-listen 127.0.0.1:PORT, or run a Redis and name it with --broker");
+    }
     Failure::from(error)
         .with_help("choose another address of this machine with --redis-listen 127.0.0.1:PORT")
 }

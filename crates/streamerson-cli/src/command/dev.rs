@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use streamerson_core::Durability;
-use streamerson_gateway::Config;
+use streamerson_gateway::{Config, Environment};
 use tokio_util::sync::CancellationToken;
 
 use crate::demo;
-use crate::edge::{Edge, EdgeArgs};
+use crate::edge::{Edge, EdgeArgs, address, routes};
 use crate::failure::{Failure, Result};
 use crate::output::message;
 use crate::signal;
@@ -27,8 +27,8 @@ pub(crate) struct Dev {
     #[command(flatten)]
     edge: EdgeArgs,
 
-    /// Where the embedded broker speaks the Redis protocol [default: 127.0.0.1:6380]
-    #[arg(long, value_name = "IP:PORT")]
+    /// Where the embedded broker speaks the Redis protocol, on loopback only [default: 127.0.0.1:6380]
+    #[arg(long, value_name = "IP:PORT", value_parser = address)]
     redis_listen: Option<SocketAddr>,
 
     /// Directory of the embedded broker [default: ./.streamerson]
@@ -40,13 +40,9 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "memory|os|disk")]
     durability: Option<Durability>,
 
-    /// Use this broker instead of the embedded one, for example redis://127.0.0.1:6379
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "STREAMERSON_BROKER",
-        hide_env_values = true
-    )]
+    /// Use this broker instead of the embedded one, for example redis://127.0.0.1:6379. The variable
+    /// STREAMERSON_BROKER has no effect here
+    #[arg(long, value_name = "URL")]
     broker: Option<String>,
 
     /// Configuration, with routes
@@ -60,7 +56,9 @@ pub(crate) struct Dev {
 
 impl Dev {
     pub(crate) async fn run(self) -> Result<()> {
-        let mut config = self.edge.configuration(self.config.as_deref())?;
+        let mut config = self
+            .edge
+            .configuration(self.config.as_deref(), &environment())?;
         config.broker = self.broker.or(config.broker);
         let serves_all = config.routes.is_empty();
         config.serve_every_topic();
@@ -105,6 +103,13 @@ impl Dev {
     }
 }
 
+/// The environment without the broker that other commands talk to: that may well be this one.
+fn environment() -> Environment {
+    std::env::vars_os()
+        .filter(|(name, _)| name != "STREAMERSON_BROKER")
+        .collect()
+}
+
 /// What there is, and what to do with it.
 fn announce(
     edge: &Edge,
@@ -116,7 +121,7 @@ fn announce(
     let gateway = edge.url();
     let routes = match serves_all {
         true => "/{topic}/{type}".to_owned(),
-        false => format!(" ({} routes)", config.routes.len()),
+        false => format!(" ({})", routes(config.routes.len())),
     };
     let mut lines = vec![format!("gateway  {gateway}{routes}")];
     match &storage.port {

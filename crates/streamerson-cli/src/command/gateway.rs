@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use streamerson_gateway::Environment;
 
-use crate::edge::{Edge, EdgeArgs};
+use crate::edge::{Edge, EdgeArgs, routes};
 use crate::endpoint::{reachable, redacted};
 use crate::failure::{Failure, Result};
 use crate::output::message;
@@ -37,7 +38,9 @@ pub(crate) struct GatewayCommand {
 
 impl GatewayCommand {
     pub(crate) async fn run(self) -> Result<()> {
-        let config = self.edge.configuration(Some(&self.config))?;
+        let config = self
+            .edge
+            .configuration(Some(&self.config), &Environment::of_process())?;
         let url = self.broker.or(config.broker.clone()).ok_or_else(|| {
             Failure::usage("broker-missing", "no broker is named").with_help(format!(
                 "add broker = \"redis://HOST:PORT\" to {}, or pass --broker URL",
@@ -59,8 +62,8 @@ impl GatewayCommand {
 
         let capabilities = broker.capabilities();
         message(&format!(
-            "gateway  {gateway} ({} routes)",
-            config.routes.len()
+            "gateway  {gateway} ({})",
+            routes(config.routes.len())
         ));
         message(&format!(
             "broker   {} ({}, durability {})",

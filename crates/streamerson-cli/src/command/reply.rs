@@ -35,8 +35,18 @@ const TRIES: u32 = 3;
 /// With -- CMD, the program is started once and gets one JSON object per line on its standard input:
 /// {"id":…,"type":…,"meta":{…},"payload":…}. It answers each, in order, with one line on its standard output: the
 /// payload of the reply, as JSON. A payload that is not JSON comes as "payload_base64", an empty one as null. Programs
-/// that buffer their output must flush it after each line. When the program dies it is started again; the message it was
-/// working on is tried again, the others are handed to the new process. Its standard error is passed through.
+/// that buffer their output must flush it after each line. Its standard error is passed through.
+///
+/// It is safer to answer with {"id":…,"payload":…}, with the id of the message: such answers may come in any order, and
+/// cannot reach the wrong caller. Once a process has named a message, each of its lines must. A line that is not JSON fails
+/// the oldest request (502 invalid-reply), and the program is killed and started again: print nothing else there.
+///
+/// When the program dies it is started again. The message it was working on is tried again if the program had answered
+/// others before, and counts as failed in the end; the others are handed to the new process. A program that dies before
+/// it answers anything is charged to no message: after ten deaths in a row this command ends with exit code 1, and the
+/// messages stay on the topic.
+///
+/// Example: streamerson reply shop order.create -- python3 worker.py
 #[derive(Debug, Args)]
 pub(crate) struct Reply {
     /// Topic to work on
@@ -47,12 +57,7 @@ pub(crate) struct Reply {
     kind: String,
 
     /// Answer with this JSON, whose strings are templates
-    #[arg(
-        long,
-        value_name = "TEMPLATE",
-        required_unless_present = "program",
-        conflicts_with = "program"
-    )]
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "program")]
     json: Option<String>,
 
     /// Program that answers, and its arguments
@@ -150,6 +155,13 @@ impl Reply {
             let template = Arc::new(Template::parse(template)?);
             return Ok((By::Template(template), Running::default()));
         }
+        if self.program.is_empty() {
+            return Err(
+                Failure::usage("backend-missing", "nothing is named that answers").with_help(
+                    "add --json TEMPLATE to answer with a template, or -- CMD to answer by a program",
+                ),
+            );
+        }
         if self.processes > self.concurrency {
             return Err(Failure::usage(
                 "idle-processes",
@@ -203,11 +215,12 @@ impl Responder {
 
 async fn ask(program: &Program, request: &Request) -> streamerson::Reply {
     let question = line::question(request.message());
+    let id = &request.message().id;
     let waited_for = request.message().reply_to().is_some();
     let mut tries = if waited_for { TRIES } else { 1 };
     loop {
         tries -= 1;
-        let problem = match program.ask(question.clone()).await {
+        let problem = match program.ask(id, question.clone()).await {
             Ok(Answer::Payload(json)) => return streamerson::Reply::new(json),
             Ok(Answer::Unusable(why)) => ("invalid-reply", why),
             Err(_) if tries > 0 => continue,

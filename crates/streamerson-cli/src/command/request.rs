@@ -6,9 +6,10 @@ use std::time::Duration;
 use clap::Args;
 use streamerson::Client;
 use streamerson_core::time::unix_ms;
-use streamerson_core::{Message, Meta, Topic};
+use streamerson_core::{Message, Meta};
 use tokio::time::Instant;
 
+use crate::destination::Destination;
 use crate::duration;
 use crate::endpoint::BrokerArgs;
 use crate::failure::{Exit, Failure, Result};
@@ -22,12 +23,8 @@ use crate::view::Reply;
 /// 1 for any other failure, 6 when nothing was sent, 124 when no answer came in time.
 #[derive(Debug, Args)]
 pub(crate) struct Request {
-    /// Topic to send to
-    topic: Topic,
-
-    /// Message type, for example order.create
-    #[arg(value_name = "TYPE")]
-    kind: String,
+    #[command(flatten)]
+    destination: Destination,
 
     #[command(flatten)]
     payload: PayloadArgs,
@@ -46,6 +43,7 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) async fn run(self) -> Result<()> {
+        self.destination.check()?;
         let data = self.payload.read()?;
         let client = Client::open(self.broker.connect().await?).await?;
         let deadline = Instant::now() + self.timeout;
@@ -53,9 +51,9 @@ impl Request {
             exp: Some(unix_ms() + self.timeout.as_millis() as u64),
             ..self.payload.meta()
         };
-        let message = Message::new(self.kind.as_str(), data).with_meta(&meta);
+        let message = Message::new(self.destination.kind.as_str(), data).with_meta(&meta);
         let reply = client
-            .dispatch(self.topic.clone(), message, deadline)
+            .dispatch(self.destination.topic.clone(), message, deadline)
             .await
             .map_err(|error| self.unanswered(error))?;
         let meta = reply.parse_meta()?;
@@ -78,7 +76,7 @@ impl Request {
         match failure.exit() {
             Exit::Timeout => failure.with_help(format!(
                 "is a worker running? `streamerson topic show {}` shows the groups that read the topic",
-                self.topic
+                self.destination.topic
             )),
             _ => failure,
         }

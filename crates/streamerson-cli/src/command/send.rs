@@ -2,8 +2,9 @@
 
 use clap::Args;
 use serde::Serialize;
-use streamerson_core::{Append, Message, Position, Topic};
+use streamerson_core::{Append, Message, Position};
 
+use crate::destination::Destination;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
 use crate::output::{self, Format};
@@ -12,12 +13,8 @@ use crate::payload::PayloadArgs;
 /// Append a message to a topic, and print its id and position
 #[derive(Debug, Args)]
 pub(crate) struct Send {
-    /// Topic to append to
-    topic: Topic,
-
-    /// Message type, for example order.create
-    #[arg(value_name = "TYPE")]
-    kind: String,
+    #[command(flatten)]
+    destination: Destination,
 
     #[command(flatten)]
     payload: PayloadArgs,
@@ -39,11 +36,14 @@ struct Sent<'a> {
 
 impl Send {
     pub(crate) async fn run(self) -> Result<()> {
+        self.destination.check()?;
         let data = self.payload.read()?;
         let broker = self.broker.connect().await?;
-        let message = Message::new(self.kind, data).with_meta(&self.payload.meta());
+        let message = Message::new(self.destination.kind, data).with_meta(&self.payload.meta());
         let id = message.id.clone();
-        let answers = broker.append(vec![Append::new(self.topic, message)]).await;
+        let answers = broker
+            .append(vec![Append::new(self.destination.topic, message)])
+            .await;
         let position = answers.into_iter().next().unwrap_or_else(no_answer)?;
         match self.output {
             Format::Table => output::line(format!("{id} {position}").as_bytes())?,

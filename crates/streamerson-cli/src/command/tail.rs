@@ -10,6 +10,8 @@ use crate::view::Record;
 
 /// How many entries are read at once.
 const BATCH: u64 = 256;
+/// How many characters of a payload the table shows.
+const SHOWN: usize = 200;
 
 /// Print the messages of a topic as they arrive, until Ctrl-C
 ///
@@ -31,7 +33,7 @@ pub(crate) struct Tail {
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 
-    /// How to print each message
+    /// How to print each message: table cuts long payloads, and shows why a dead letter is dead; json has everything
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 
@@ -70,19 +72,50 @@ impl Tail {
     }
 }
 
-/// Position, type, id and payload; the payload last, because it is long.
+/// Position, type, id, why it is dead, and payload; the payload last, because it is long.
 fn text(entry: &Entry) -> String {
     let position = entry.position;
     match &entry.message {
         Ok(message) => {
-            let data = String::from_utf8_lossy(&message.data);
+            let why = message.parse_meta().ok().and_then(|meta| meta.dlq);
+            let why = why.map_or_else(String::new, |why| {
+                format!("  {}: {}", plain(&why.code), plain(&short(&why.reason)))
+            });
+            let data = beginning(&message.data);
             format!(
-                "{position}  {}  {}  {}",
+                "{position}  {}  {}{why}  {}",
                 plain(&message.kind),
                 plain(&message.id),
                 plain(&data)
             )
         }
         Err(foreign) => format!("{position}  (not a message: {})", plain(&foreign.reason)),
+    }
+}
+
+/// The beginning of `data` as text, without reading all of a large payload.
+fn beginning(data: &[u8]) -> String {
+    // A character has at most four bytes; one more tells that there is more.
+    let read = &data[..data.len().min(4 * (SHOWN + 1))];
+    short(&String::from_utf8_lossy(read))
+}
+
+/// `text`, cut to what is shown.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_long_payload_is_cut() {
+        let fits = "ä".repeat(SHOWN);
+        assert_eq!(beginning(fits.as_bytes()), fits);
+        assert_eq!(beginning("ä".repeat(9_000).as_bytes()), format!("{fits}…"));
     }
 }

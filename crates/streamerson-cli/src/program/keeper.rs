@@ -38,6 +38,10 @@ enum End {
     /// There is nothing more to do.
     Finished,
     Died(String),
+    /// Killed, because it did not answer in time.
+    Silent(String),
+    /// Killed for a line it wrote, with which a question has failed.
+    OutOfStep(String),
 }
 
 impl Keeper {
@@ -58,14 +62,23 @@ impl Keeper {
                 Ok(process) => self.serve(process).await,
                 Err(error) => End::Died(format!("the program cannot be started: {error}")),
             };
-            let End::Died(reason) = end else {
+            let busy = matches!(end, End::Silent(_));
+            let out_of_step = matches!(end, End::OutOfStep(_));
+            let (End::Died(reason) | End::Silent(reason) | End::OutOfStep(reason)) = end else {
                 return Ok(());
             };
             self.deaths += 1;
-            tracing::warn!(deaths = self.deaths, "{reason}");
-            self.queue.died(Died {
-                reason: reason.clone(),
-            });
+            tracing::warn!(
+                deaths = self.deaths,
+                ?reason,
+                "the program is started again"
+            );
+            if out_of_step {
+                self.queue.replaced();
+            } else {
+                let reason = reason.clone();
+                self.queue.died(Died { reason }, busy);
+            }
             if self.deaths >= MAX_DEATHS {
                 return Err(gave_up(&reason));
             }
@@ -100,9 +113,9 @@ impl Keeper {
                     let Some(line) = line else {
                         return End::Died(process.status().await);
                     };
-                    if !self.queue.answer(answer(line)) {
+                    if let Err(why) = self.queue.answer(answer(line)) {
                         process.kill().await;
-                        return End::Died("the program wrote a line that nothing had asked for".into());
+                        return End::OutOfStep(format!("{why}, and was killed"));
                     }
                     self.deaths = 0;
                     since = Instant::now();
@@ -110,7 +123,7 @@ impl Keeper {
                 () = sleep_until(since + self.spec.answer_within), if self.queue.is_waiting() => {
                     process.kill().await;
                     let limit = self.spec.answer_within;
-                    return End::Died(format!("the program did not answer within {limit:?}, and was killed"));
+                    return End::Silent(format!("the program did not answer within {limit:?}, and was killed"));
                 }
             }
         }

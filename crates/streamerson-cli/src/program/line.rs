@@ -1,6 +1,11 @@
 //! The line protocol between `reply` and a program: one JSON object in, one JSON value out.
+//!
+//! The value is a payload, or `{"id":…,"payload":…}`, which names the message that it answers.
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use streamerson_core::Message;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
@@ -48,6 +53,30 @@ pub(crate) fn answer(line: Line) -> Answer {
                 "the program answered with a line that is not JSON: {error}"
             )),
         },
+    }
+}
+
+/// An answer that names its message.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Named<'a> {
+    #[serde(borrow)]
+    pub(crate) id: Cow<'a, str>,
+    #[serde(borrow)]
+    payload: &'a RawValue,
+}
+
+impl<'a> Named<'a> {
+    /// Reads `json` as an object with the keys `id` (text) and `payload`, and no others.
+    pub(crate) fn read(json: &'a [u8]) -> Option<Named<'a>> {
+        // A list would do for the deserializer too.
+        let is_object = json.first() == Some(&b'{');
+        is_object.then(|| serde_json::from_slice(json).ok())?
+    }
+
+    /// The payload of the reply.
+    pub(crate) fn payload(&self) -> Bytes {
+        Bytes::copy_from_slice(self.payload.get().as_bytes())
     }
 }
 
@@ -135,5 +164,22 @@ mod tests {
             assert!(matches!(say(line), Answer::Unusable(_)), "{line:?}");
         }
         assert!(matches!(answer(Line::TooLong), Answer::Unusable(_)));
+    }
+
+    #[test]
+    fn only_an_object_with_id_and_payload_names_a_message() {
+        let named = Named::read(br#"{"payload": [1], "id":"a\u0062"}"#).unwrap();
+        assert_eq!((&*named.id, named.payload()), ("ab", "[1]".into()));
+        for json in [
+            r#"{"id":"a"}"#,
+            r#"{"payload":1}"#,
+            r#"{"id":1,"payload":1}"#,
+            r#"{"id":"a","payload":1,"type":"t"}"#,
+            r#"{"id":"a","id":"b","payload":1}"#,
+            r#"["a",1]"#,
+            "null",
+        ] {
+            assert!(Named::read(json.as_bytes()).is_none(), "{json}");
+        }
     }
 }

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -80,14 +81,15 @@ impl Program {
 
     /// Asks the process that has the least to do. Once the program is given up this never completes, so that whoever
     /// asks keeps what it has until it is dropped, and other workers get it.
-    pub(crate) async fn ask(&self, question: Bytes) -> Result<Answer, Died> {
+    pub(crate) async fn ask(&self, id: &ByteString, question: Bytes) -> Result<Answer, Died> {
         let load = |lane: &&Lane| lane.open.load(Ordering::Relaxed);
         let Some(lane) = self.lanes.iter().min_by_key(load) else {
             return pending().await;
         };
         let _open = Open::count(&lane.open);
         let (done, answer) = oneshot::channel();
-        if lane.jobs.send(Job { question, done }).await.is_err() {
+        let id = id.clone();
+        if lane.jobs.send(Job { id, question, done }).await.is_err() {
             return pending().await;
         }
         match answer.await {

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use tokio::sync::oneshot;
 
-use super::line::Answer;
+use super::line::{Answer, Named};
 
 /// The program ended before it answered; the message may be tried again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub(crate) struct Died {
 /// One message for a program, and who waits for the answer.
 #[derive(Debug)]
 pub(crate) struct Job {
+    /// The id of the message.
+    pub(crate) id: ByteString,
     pub(crate) question: Bytes,
     pub(crate) done: oneshot::Sender<Result<Answer, Died>>,
 }
@@ -27,6 +30,12 @@ pub(crate) struct Queue {
     jobs: VecDeque<Job>,
     /// How many of them the running process has been asked.
     asked: usize,
+    /// Whether the running process has answered anything.
+    answered: bool,
+    /// Whether the running process names the messages it answers.
+    names: bool,
+    /// The message that a process which worked has died of.
+    suspect: Option<ByteString>,
 }
 
 impl Queue {
@@ -57,28 +66,82 @@ impl Queue {
         self.asked > 0
     }
 
-    /// Hands `answer` to the oldest question. False when nothing was asked: the program is out of step.
-    pub(crate) fn answer(&mut self, answer: Answer) -> bool {
+    /// Hands `answer` to the question it names, or else to the oldest. An error says why the process is out of step
+    /// and must go: whose its next line would be, nobody knows. The oldest question then fails with it.
+    pub(crate) fn answer(&mut self, answer: Answer) -> Result<(), String> {
         if self.asked == 0 {
-            return false;
+            return Err("the program wrote a line that nothing had asked for".into());
         }
-        self.asked -= 1;
-        if let Some(job) = self.jobs.pop_front() {
+        match self.address(answer) {
+            (at, Answer::Payload(payload)) => {
+                self.answered = true;
+                self.take(at, Answer::Payload(payload));
+                Ok(())
+            }
+            (at, Answer::Unusable(why)) => {
+                self.take(at, Answer::Unusable(why.clone()));
+                Err(why)
+            }
+        }
+    }
+
+    /// Which question `answer` is for. Once a process has named a message, each of its lines must name one that is open;
+    /// before, an object that happens to look like that is a payload.
+    fn address(&mut self, answer: Answer) -> (usize, Answer) {
+        let Answer::Payload(json) = &answer else {
+            return (0, answer);
+        };
+        let named = Named::read(json);
+        let mut open = self.jobs.iter().take(self.asked);
+        let at = named
+            .as_ref()
+            .and_then(|named| open.position(|job| *job.id == *named.id));
+        match (named, at) {
+            (Some(named), Some(at)) => {
+                self.names = true;
+                (at, Answer::Payload(named.payload()))
+            }
+            _ if self.names => {
+                let why = "the program answered with a line that names no open message";
+                (0, Answer::Unusable(why.into()))
+            }
+            _ => (0, answer),
+        }
+    }
+
+    fn take(&mut self, at: usize, answer: Answer) {
+        if let Some(job) = self.jobs.remove(at) {
+            self.asked -= 1;
             // Nobody listens any more when the worker gave the delivery up.
             let _ = job.done.send(Ok(answer));
         }
-        true
     }
 
-    /// The process died. Only the oldest question is blamed: programs answer in order, so it was working on that one.
-    /// The next process is asked the others again.
-    pub(crate) fn died(&mut self, died: Died) {
-        if self.asked > 0
-            && let Some(job) = self.jobs.pop_front()
-        {
-            let _ = job.done.send(Err(died));
+    /// The process was ended for a line it wrote. The next one is asked what is open.
+    pub(crate) fn replaced(&mut self) {
+        (self.asked, self.answered, self.names) = (0, false, false);
+        self.suspect = None;
+    }
+
+    /// The process died, and may have been `busy`: not dead by itself, but too slow with the oldest question.
+    ///
+    /// Only the oldest question can be to blame: programs answer in order, so it was working on that one. It is to blame
+    /// when the process had worked before, and again when the next one dies of it too. The death of a process that never
+    /// answered anything says nothing about messages: all stay, the oldest behind the others.
+    pub(crate) fn died(&mut self, died: Died, busy: bool) {
+        let oldest = self.jobs.front().filter(|_| self.asked > 0);
+        let oldest = oldest.map(|job| job.id.clone());
+        if self.answered || busy {
+            self.suspect.clone_from(&oldest);
         }
-        self.asked = 0;
+        if oldest.is_some() && oldest == self.suspect {
+            if let Some(job) = self.jobs.pop_front() {
+                let _ = job.done.send(Err(died));
+            }
+        } else if oldest.is_some() {
+            self.jobs.rotate_left(1);
+        }
+        (self.asked, self.answered, self.names) = (0, false, false);
     }
 }
 
@@ -93,6 +156,7 @@ mod tests {
             .map(|question| {
                 let (done, receiver) = oneshot::channel();
                 queue.push(Job {
+                    id: ByteString::from_static(question),
                     question: Bytes::from_static(question.as_bytes()),
                     done,
                 });
@@ -102,30 +166,113 @@ mod tests {
         (queue, receivers)
     }
 
+    fn payload(text: &'static str) -> Answer {
+        Answer::Payload(text.into())
+    }
+
+    fn died(queue: &mut Queue) {
+        queue.died(Died { reason: "x".into() }, false);
+    }
+
     #[test]
     fn answers_go_to_questions_in_order() {
         let (mut queue, mut waiters) = queue(&["a", "b"]);
         assert_eq!(queue.ask().unwrap(), "a");
         assert_eq!(queue.ask().unwrap(), "b");
         assert_eq!(queue.ask(), None);
-        assert!(queue.answer(Answer::Payload("1".into())));
-        assert!(queue.answer(Answer::Payload("2".into())));
-        assert_eq!(
-            waiters[1].try_recv().unwrap(),
-            Ok(Answer::Payload("2".into()))
-        );
-        assert!(!queue.answer(Answer::Payload("3".into())));
+        assert!(queue.answer(payload("1")).is_ok());
+        assert!(queue.answer(payload("2")).is_ok());
+        assert_eq!(waiters[1].try_recv().unwrap(), Ok(payload("2")));
+        assert!(queue.answer(payload("3")).is_err());
+    }
+
+    #[test]
+    fn an_answer_that_names_its_question_goes_to_it() {
+        let (mut queue, mut waiters) = queue(&["a", "b", "c"]);
+        queue.ask();
+        queue.ask();
+        let foreign = payload(r#"{"id":"c","payload":1}"#);
+        assert!(queue.answer(payload(r#"{"id":"b","payload":2}"#)).is_ok());
+        assert_eq!(waiters[1].try_recv().unwrap(), Ok(payload("2")));
+        assert!(waiters[0].try_recv().is_err(), "a is still open");
+        // c has not been asked.
+        assert!(queue.answer(foreign).is_err());
+        let failed = waiters[0].try_recv().unwrap().unwrap();
+        assert!(matches!(failed, Answer::Unusable(_)));
+        queue.replaced();
+        assert_eq!(queue.ask().unwrap(), "c");
+    }
+
+    #[test]
+    fn what_only_looks_like_a_name_is_a_payload() {
+        let (mut queue, mut waiters) = queue(&["a"]);
+        queue.ask();
+        let order = payload(r#"{"id":"order-7","payload":1}"#);
+        assert!(queue.answer(order.clone()).is_ok());
+        assert_eq!(waiters[0].try_recv().unwrap(), Ok(order));
+    }
+
+    #[test]
+    fn an_unusable_line_fails_the_oldest_question_and_keeps_the_others() {
+        let (mut queue, mut waiters) = queue(&["a", "b"]);
+        queue.ask();
+        queue.ask();
+        assert!(queue.answer(Answer::Unusable("x".into())).is_err());
+        queue.replaced();
+        assert!(matches!(
+            waiters[0].try_recv().unwrap(),
+            Ok(Answer::Unusable(_))
+        ));
+        assert!(waiters[1].try_recv().is_err(), "b is still open");
+        assert_eq!(queue.ask().unwrap(), "b");
     }
 
     #[test]
     fn only_the_oldest_question_is_blamed_for_a_death() {
+        let (mut queue, mut waiters) = queue(&["a", "b", "c"]);
+        while queue.ask().is_some() {}
+        assert!(queue.answer(payload("1")).is_ok());
+        died(&mut queue);
+        assert!(waiters[1].try_recv().unwrap().is_err());
+        assert!(waiters[2].try_recv().is_err(), "c is still open");
+        assert_eq!(queue.ask().unwrap(), "c");
+    }
+
+    #[test]
+    fn a_process_that_never_answered_is_not_charged_to_a_message() {
         let (mut queue, mut waiters) = queue(&["a", "b"]);
+        for first in ["a", "b", "a", "b"] {
+            assert_eq!(queue.ask().unwrap(), first, "each has its turn");
+            died(&mut queue);
+        }
+        assert!(waiters.iter_mut().all(|waiter| waiter.try_recv().is_err()));
+    }
+
+    #[test]
+    fn a_question_that_stopped_a_working_process_is_blamed_again() {
+        let (mut queue, _waiters) = queue(&["good", "poison"]);
+        while queue.ask().is_some() {}
+        assert!(queue.answer(payload("1")).is_ok());
+        died(&mut queue);
+        for (id, charged) in [("poison", true), ("other", false)] {
+            let (done, mut waiter) = oneshot::channel();
+            queue.push(Job {
+                id: id.into(),
+                question: id.into(),
+                done,
+            });
+            assert_eq!(queue.ask().unwrap(), id);
+            died(&mut queue);
+            assert_eq!(waiter.try_recv().is_ok(), charged, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_question_that_takes_too_long_is_blamed() {
+        let (mut queue, mut waiters) = queue(&["a"]);
         queue.ask();
-        queue.ask();
-        queue.died(Died { reason: "x".into() });
+        queue.died(Died { reason: "x".into() }, true);
         assert!(waiters[0].try_recv().unwrap().is_err());
-        assert!(waiters[1].try_recv().is_err(), "b is still open");
-        assert_eq!(queue.ask().unwrap(), "b");
     }
 
     #[test]
@@ -135,18 +282,15 @@ mod tests {
         drop(waiters.remove(0));
         drop(waiters.remove(0));
         assert_eq!(queue.ask().unwrap(), "c");
-        assert!(queue.answer(Answer::Payload("1".into())));
-        assert!(queue.answer(Answer::Payload("2".into())));
-        assert_eq!(
-            waiters[0].try_recv().unwrap(),
-            Ok(Answer::Payload("2".into()))
-        );
+        assert!(queue.answer(payload("1")).is_ok());
+        assert!(queue.answer(payload("2")).is_ok());
+        assert_eq!(waiters[0].try_recv().unwrap(), Ok(payload("2")));
     }
 
     #[test]
     fn a_process_that_was_not_asked_takes_nothing_with_it() {
         let (mut queue, mut waiters) = queue(&["a"]);
-        queue.died(Died { reason: "x".into() });
+        died(&mut queue);
         assert!(waiters[0].try_recv().is_err());
         assert_eq!(queue.len(), 1);
     }

@@ -286,6 +286,21 @@ async fn routes_of_a_configuration_are_served_by_dev_and_by_gateways() {
 }
 
 #[tokio::test]
+async fn dev_does_not_take_its_broker_from_the_environment() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data").display().to_string();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_streamerson"));
+    command
+        .args(["dev", "--data", &data, "--redis-listen", "0.0.0.0:0"])
+        .args(["--listen", "127.0.0.1:0", "--admin", "off"])
+        .env("STREAMERSON_BROKER", "redis://127.0.0.1:1");
+    let said = command.output().await.unwrap().stderr;
+    let said = String::from_utf8_lossy(&said);
+    // It comes as far as the embedded broker's port.
+    assert!(said.contains("loopback-required"), "{said}");
+}
+
+#[tokio::test]
 async fn a_mistake_in_the_configuration_is_shown_in_its_line() {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("shop.toml");

@@ -64,6 +64,51 @@ async fn wrong_usage_exits_with_2() {
 }
 
 #[tokio::test]
+async fn what_the_http_edge_would_refuse_is_not_sent() {
+    for command in ["send", "request"] {
+        for topic in ["inbox.me", "orders:dlq"] {
+            let said = run([command, topic, "o"]).await;
+            said.failed(2, "topic-reserved");
+        }
+        for kind in ["", "a b", "a/b", "a\nb", &"x".repeat(201)] {
+            let said = run([command, "orders", kind]).await;
+            said.failed(2, "invalid-type");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_call_is_told_what_to_write() {
+    let said = run(["reply", "orders", "o"])
+        .await
+        .failed(2, "backend-missing");
+    assert!(said.contains("--json TEMPLATE") && said.contains("-- CMD"));
+    for listen in ["localhost:18082", "18082"] {
+        let said = run(["dev", "--listen", listen]).await.stderr;
+        assert!(
+            said.contains("write IP:PORT, such as 127.0.0.1:8080"),
+            "{said}"
+        );
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data").display().to_string();
+    let said = run([
+        "dev",
+        "--data",
+        &data,
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "off",
+        "--redis-listen",
+        "0.0.0.0:0",
+    ])
+    .await
+    .failed(2, "loopback-required");
+    assert!(!said.contains("set a password"), "{said}");
+}
+
+#[tokio::test]
 async fn an_unreachable_broker_exits_with_6_and_keeps_its_secret() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();

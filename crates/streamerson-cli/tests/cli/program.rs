@@ -62,6 +62,46 @@ async fn a_line_that_is_not_json_fails_its_request_only() {
 }
 
 #[tokio::test]
+async fn a_line_that_is_not_json_does_not_shift_the_answers_after_it() {
+    let dev = Dev::start(&[]).await;
+    let script =
+        r#"while read -r line; do case "$line" in *bad*) echo oops;; esac; echo "$line"; done"#;
+    let _worker = worker(&dev, &["--concurrency", "8"], script);
+    let asked = (0..12).map(|n| match n {
+        4 => "\"bad\"".to_owned(),
+        n => n.to_string(),
+    });
+    let requests = asked.map(|payload| {
+        let dev = &dev;
+        async move { (dev.post("/jobs/work", &payload).await, payload) }
+    });
+    let mut failed = 0;
+    for ((status, seen), payload) in futures::future::join_all(requests).await {
+        match status {
+            200 => assert_eq!(seen["payload"].to_string(), payload),
+            _ => {
+                assert_eq!((status, &seen["code"]), (502, &json!("invalid-reply")));
+                failed += 1;
+            }
+        }
+    }
+    assert_eq!(failed, 1);
+}
+
+#[tokio::test]
+async fn answers_that_name_their_message_may_come_in_any_order() {
+    let dev = Dev::start(&[]).await;
+    // Answers each pair of messages in reverse, with the whole message as the payload.
+    let script = r#"id() { echo "$1" | cut -d'"' -f4; }
+        while read -r a && read -r b; do for m in "$b" "$a"; do
+        echo "{\"id\":\"$(id "$m")\",\"payload\":$m}"; done; done"#;
+    let _worker = worker(&dev, &[], script);
+    let (one, two) = tokio::join!(dev.post("/jobs/work", "1"), dev.post("/jobs/work", "2"));
+    assert_eq!((one.0, &one.1["payload"]), (200, &json!(1)));
+    assert_eq!((two.0, &two.1["payload"]), (200, &json!(2)));
+}
+
+#[tokio::test]
 async fn an_endless_line_fails_its_request_only() {
     let dev = Dev::start(&[]).await;
     let script = r#"while read -r line; do case "$line" in
@@ -90,6 +130,7 @@ async fn a_message_that_kills_the_program_fails_alone() {
     let script =
         r#"while read -r line; do case "$line" in *poison*) exit 3;; *) echo 1;; esac; done"#;
     let _worker = worker(&dev, &[], script);
+    assert_eq!(request(&dev, r#""good""#).await.ok(), "1\n");
     let bad = request(&dev, r#""poison""#);
     let good = futures::future::join_all((0..5).map(|_| request(&dev, r#""good""#)));
     let (bad, good) = tokio::join!(bad, good);
@@ -106,6 +147,7 @@ async fn a_message_nobody_waits_for_that_kills_the_program_ends_in_the_dead_lett
     let script =
         r#"while read -r line; do case "$line" in *poison*) exit 3;; *) echo 1;; esac; done"#;
     let _worker = worker(&dev, &[], script);
+    assert_eq!(request(&dev, r#""good""#).await.ok(), "1\n");
     dev.run(&["send", "jobs", "work", "--data", r#""poison""#])
         .await
         .ok();
@@ -116,6 +158,8 @@ async fn a_message_nobody_waits_for_that_kills_the_program_ends_in_the_dead_lett
     assert_eq!(letter["payload"], json!("poison"));
     assert_eq!(letter["meta"]["dlq"]["code"], json!("program-died"));
     assert_eq!(letter["meta"]["dlq"]["attempts"], json!(5));
+    let text = dev.run(&tail[..6]).await.ok();
+    assert!(text.contains("program-died: the program ended"), "{text}");
     assert_eq!(request(&dev, r#""good""#).await.ok(), "1\n");
 }
 
@@ -143,15 +187,34 @@ async fn a_program_that_hangs_is_killed_with_what_it_started() {
 }
 
 #[tokio::test]
-async fn a_program_that_keeps_dying_ends_the_worker_and_keeps_the_message() {
+async fn a_program_that_keeps_dying_ends_the_worker_and_keeps_the_messages() {
+    for script in ["exit 7", "read -r line; exit 7"] {
+        keeps_dying(script).await;
+    }
+}
+
+async fn keeps_dying(script: &str) {
     let dev = Dev::start(&[]).await;
-    dev.run(&["send", "jobs", "work", "--data", "1"]).await.ok();
-    let (code, said) = worker(&dev, &[], "exit 7").ended().await;
+    for n in ["1", "2", "3", "4"] {
+        dev.run(&["send", "jobs", "work", "--data", n]).await.ok();
+    }
+    let (code, said) = worker(&dev, &[], script).ended().await;
     assert_eq!(code, 1, "{said}");
     assert!(
         said.contains("program-keeps-dying") && said.contains("exit status: 7"),
         "{said}"
     );
+    let dead = dev.run(&["topic", "show", "jobs:dlq"]).await;
+    assert_eq!(dead.code, 3, "no dead letters: {}", dead.stderr);
+    let script = r#"while read -r line; do echo "got $line" >&2; echo null; done"#;
+    let mut other = worker(&dev, &[], script);
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let line = other.line("got ").await;
+        seen.extend(line.chars().rev().nth(1));
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, ['1', '2', '3', '4']);
 }
 
 #[tokio::test]
