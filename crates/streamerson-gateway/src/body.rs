@@ -1,12 +1,12 @@
 //! Reading the body of a request: bounded in size and in time.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::future::poll_fn;
-use http_body::Body;
+use futures::future::{FutureExt, poll_fn};
+use http_body::{Body, Frame};
 
 use crate::codes;
 use crate::problem::Failure;
@@ -16,7 +16,7 @@ use crate::problem::Failure;
 /// A body of one piece, as most are, is neither copied nor timed.
 pub(crate) async fn read<B>(body: B, limit: usize, timeout: Duration) -> Result<Bytes, Failure>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Send,
 {
     if body.is_end_stream() {
         return Ok(Bytes::new());
@@ -24,12 +24,35 @@ where
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large(limit));
     }
-    let mut collecting = pin!(collect(body, limit));
-    // What has arrived with the head needs no timer.
-    if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(collecting.as_mut().poll(cx))).await {
-        return read;
+    let mut body = pin!(body);
+    // What has arrived with the head needs no timer, and no more room than this.
+    let first =
+        poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx).map(|it| it.map(data)))).await;
+    let Poll::Ready(first) = first else {
+        return collect_in_time(body, Bytes::new(), limit, timeout)
+            .boxed()
+            .await;
+    };
+    let first = first.unwrap_or_else(|| Ok(Bytes::new()))?;
+    if first.len() > limit {
+        return Err(too_large(limit));
     }
-    match tokio::time::timeout(timeout, collecting).await {
+    if body.is_end_stream() {
+        return Ok(first);
+    }
+    collect_in_time(body, first, limit, timeout).boxed().await
+}
+
+async fn collect_in_time<B>(
+    body: Pin<&mut B>,
+    first: Bytes,
+    limit: usize,
+    timeout: Duration,
+) -> Result<Bytes, Failure>
+where
+    B: Body<Data = Bytes> + Send,
+{
+    match tokio::time::timeout(timeout, collect(body, first, limit)).await {
         Ok(read) => read,
         Err(_) => Err(Failure::new(
             codes::REQUEST_TIMEOUT,
@@ -38,25 +61,26 @@ where
     }
 }
 
-async fn collect<B>(body: B, limit: usize) -> Result<Bytes, Failure>
+/// The data of a frame; trailers have no place in a message.
+fn data<E>(frame: Result<Frame<Bytes>, E>) -> Result<Bytes, Failure> {
+    let frame = frame.map_err(|_| {
+        Failure::new(
+            codes::INCOMPLETE_BODY,
+            "the connection failed, or the body is not framed as HTTP says",
+        )
+    })?;
+    Ok(frame.into_data().unwrap_or_default())
+}
+
+async fn collect<B>(mut body: Pin<&mut B>, mut first: Bytes, limit: usize) -> Result<Bytes, Failure>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Send,
 {
-    let expected = body.size_hint().exact().unwrap_or(0).min(limit as u64) as usize;
-    let mut body = pin!(body);
-    let mut first = Bytes::new();
+    let to_come = body.size_hint().exact().unwrap_or(0).min(limit as u64) as usize;
+    let expected = first.len() + to_come;
     let mut rest = BytesMut::new();
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        let frame = frame.map_err(|_| {
-            Failure::new(
-                codes::INCOMPLETE_BODY,
-                "the connection failed, or the body is not framed as HTTP says",
-            )
-        })?;
-        // Trailers have no place in a message.
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
+        let data = data(frame)?;
         let so_far = first.len() + rest.len();
         if so_far + data.len() > limit {
             return Err(too_large(limit));

@@ -174,7 +174,7 @@ where
 impl Shared {
     async fn serve<B>(&self, head: &Parts, body: B) -> Response<Full<Bytes>>
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Send,
     {
         let id = message::new_id();
         let path = canonical_path(head);
@@ -227,7 +227,7 @@ impl Shared {
         id: &ByteString,
     ) -> Result<Response<Full<Bytes>>, Failure>
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Send,
     {
         let route = self
             .routes

@@ -9,12 +9,19 @@
 use std::time::{Duration, Instant};
 
 use streamerson_core::{
-    Append, Broker, Error, Membership, Message, Name, Result, Settlement, Topic, message,
+    Append, Broker, Error, Inbox, Membership, Message, Name, Result, Settlement, Topic, message,
 };
 use streamerson_redis::RedisBroker;
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    // As a task, as in a gateway or worker: the future of `main` itself would be woken across threads.
+    tokio::spawn(run())
+        .await
+        .map_err(|error| Error::unavailable("panicked", error.to_string()))?
+}
+
+async fn run() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let url = arguments
         .next()
@@ -34,13 +41,16 @@ async fn main() -> Result<()> {
     let membership = Membership::new(topic.clone(), Name::new("group")?, Name::new("member")?);
     let mut member = broker.join(membership).await?;
     let settler = member.settler();
-    let mut inbox = broker.inbox().await?;
+    let Inbox {
+        address,
+        mut reader,
+    } = broker.inbox().await?;
     let payload = bytes::Bytes::from(vec![b'x'; 200]);
 
     let before = (used_here(), used_there(&mut server)?, Instant::now());
     for _ in 0..rounds {
         let request = || {
-            let message = Message::new("order.create", payload.clone()).with_reply(&inbox.address);
+            let message = Message::new("order.create", payload.clone()).with_reply(&address);
             Append::new(topic.clone(), message)
         };
         for position in broker.append((0..batch).map(|_| request()).collect()).await {
@@ -52,7 +62,7 @@ async fn main() -> Result<()> {
             taken += deliveries.len();
             let settlements = deliveries.into_iter().map(|delivery| {
                 let reply = delivery.message.answer(payload.clone());
-                let output = Append::new(inbox.address.clone(), reply);
+                let output = Append::new(address.clone(), reply);
                 Settlement::complete_with(delivery.receipt, vec![output])
             });
             for settled in settler.settle(settlements.collect()).await {
@@ -61,7 +71,7 @@ async fn main() -> Result<()> {
         }
         let mut replies = 0;
         while replies < batch {
-            replies += inbox.reader.next(batch).await?.len();
+            replies += reader.next(batch).await?.len();
         }
     }
     let messages = (batch * rounds) as f64;

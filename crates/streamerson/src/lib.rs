@@ -52,7 +52,7 @@ pub use router::Router;
 pub use shutdown::shutdown_signal;
 pub use streamerson_core as core;
 pub use streamerson_core::meta::Headers;
-pub use streamerson_core::{Error, Message, Meta};
+pub use streamerson_core::{Error, Message, Meta, Result};
 pub use worker::Worker;
 
 /// The README's worker, compiled.

@@ -229,10 +229,15 @@ mod tests {
 
         drop(stage);
 
-        let stat = fs::read_to_string(format!("/proc/{}/stat", child.trim()));
-        assert!(
-            stat.is_err() || stat.unwrap().contains(") Z "),
-            "still running"
-        );
+        // A killed process may take a moment to end.
+        let has_ended = || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", child.trim()));
+            stat.is_err() || stat.unwrap().contains(") Z ")
+        };
+        let latest = Instant::now() + Duration::from_secs(10);
+        while !has_ended() && Instant::now() < latest {
+            std::thread::yield_now();
+        }
+        assert!(has_ended(), "still running");
     }
 }

@@ -1,11 +1,25 @@
 //! Topic `hello`: type `greet` answers `{"howdy":"there, NAME"}`.
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use streamerson::{Json, Router};
 
-async fn greet(Json(request): Json<Value>) -> Json<Value> {
-    let name = request["name"].as_str().unwrap_or("stranger");
-    Json(json!({ "howdy": format!("there, {name}") }))
+#[derive(Deserialize)]
+struct Greet {
+    name: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Howdy {
+    howdy: String,
+}
+
+/// Also without a body: an empty payload is `null`.
+async fn greet(Json(request): Json<Option<Greet>>) -> Json<Howdy> {
+    let name = request.and_then(|greet| greet.name);
+    let name = name.as_deref().unwrap_or("stranger");
+    Json(Howdy {
+        howdy: format!("there, {name}"),
+    })
 }
 
 pub(super) fn router() -> Router {

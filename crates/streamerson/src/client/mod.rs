@@ -160,12 +160,34 @@ impl Client {
     /// A failure of kind [`Unavailable`](ErrorKind::Unavailable) means that nothing was sent, and
     /// [`Unknown`](ErrorKind::Unknown) that it may be handled all the same; with code `no-reply-in-time` the deadline
     /// has passed. Safe to cancel: a request given up is not sent if it still was in the queue.
-    pub async fn dispatch(
+    ///
+    /// The request is on its way when this returns, before the future is polled: so the future is small, and a gateway that
+    /// holds thousands of them does not carry each message twice.
+    pub fn dispatch(
         &self,
         topic: Topic,
-        mut message: Message,
+        message: Message,
         deadline: Instant,
-    ) -> Result<Message> {
+    ) -> impl Future<Output = Result<Message>> + Send + use<'_> {
+        let begun = self.begin(topic, message, deadline);
+        async move {
+            let InFlight {
+                waiting,
+                answer,
+                overflow,
+            } = begun?;
+            let answer = match overflow {
+                None => answer.await,
+                // Boxed, because it is rare and would make the future of every request larger.
+                Some(outgoing) => self.queue_up(*outgoing, answer).boxed().await?,
+            };
+            waiting.ended();
+            answer.unwrap_or_else(|_| Err(closed()))
+        }
+    }
+
+    /// Registers the waiter and queues the request, if there is room.
+    fn begin(&self, topic: Topic, mut message: Message, deadline: Instant) -> Result<InFlight<'_>> {
         if deadline <= Instant::now() {
             return Err(Error::unavailable(
                 "deadline-passed",
@@ -175,25 +197,26 @@ impl Client {
         message.reply = self.shared.address.clone();
         let id = message.correlation().clone();
         let (waiter, answer) = oneshot::channel();
-        self.shared
-            .replies
-            .insert(id.clone(), deadline.into_std(), waiter)?;
+        let replies = &self.shared.replies;
+        replies.insert(id.clone(), deadline.into_std(), waiter)?;
         let waiting = Waiting {
-            replies: &self.shared.replies,
+            replies,
             id: Some(id.clone()),
         };
         let outgoing = Outgoing {
             append: Append::new(topic, message),
             confirm: Confirm::Request(id),
         };
-        let answer = match self.shared.outbox.try_send(outgoing) {
-            Ok(()) => answer.await,
+        let overflow = match self.shared.outbox.try_send(outgoing) {
+            Ok(()) => None,
+            Err(TrySendError::Full(outgoing)) => Some(Box::new(outgoing)),
             Err(TrySendError::Closed(_)) => return Err(closed()),
-            // Boxed, because it is rare and would make the future of every request larger.
-            Err(TrySendError::Full(outgoing)) => self.queue_up(outgoing, answer).boxed().await?,
         };
-        waiting.ended();
-        answer.unwrap_or_else(|_| Err(closed()))
+        Ok(InFlight {
+            waiting,
+            answer,
+            overflow,
+        })
     }
 
     /// Waits for room in the queue, and then for the answer; both at most until the deadline of the request.
@@ -257,6 +280,14 @@ impl Client {
         }
         self.shared.replies.close();
     }
+}
+
+/// A request on its way.
+struct InFlight<'a> {
+    waiting: Waiting<'a>,
+    answer: oneshot::Receiver<Result<Message>>,
+    /// The message, when there was no room for it in the queue.
+    overflow: Option<Box<Outgoing>>,
 }
 
 /// Removes its waiter when the caller gives up.
