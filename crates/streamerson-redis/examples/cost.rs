@@ -22,7 +22,7 @@ async fn main() -> Result<()> {
 }
 
 async fn run() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).collect::<Vec<_>>().into_iter();
     let url = arguments
         .next()
         .unwrap_or_else(|| "redis://127.0.0.1:6379".into());
