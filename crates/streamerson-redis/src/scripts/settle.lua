@@ -39,12 +39,9 @@ while i <= last do
         local key = keys[tonumber(argv[o])]
         if argv[o + 1] == '1' then
           inboxes[key] = true
-          call('XADD', key, 'MAXLEN', '~', bound, '*', 'id', argv[o + 2], 'type', argv[o + 3], 'corr', argv[o + 4],
-            'reply', argv[o + 5], 'meta', argv[o + 6], 'data', argv[o + 7])
-        else
-          call('XADD', key, '*', 'id', argv[o + 2], 'type', argv[o + 3], 'corr', argv[o + 4],
-            'reply', argv[o + 5], 'meta', argv[o + 6], 'data', argv[o + 7])
         end
+        call('XADD', key, '*', 'id', argv[o + 2], 'type', argv[o + 3], 'corr', argv[o + 4],
+          'reply', argv[o + 5], 'meta', argv[o + 6], 'data', argv[o + 7])
       end
     elseif not exists then
       -- XACK answers 0 for a group that does not exist, too.
@@ -76,7 +73,9 @@ while i <= last do
   results[n] = result
 end
 
+-- Once per inbox and call: a bound with every XADD costs more than the acknowledgement.
 for inbox in pairs(inboxes) do
+  call('XTRIM', inbox, 'MAXLEN', '~', bound)
   call('PEXPIRE', inbox, ttl)
 end
 return results
