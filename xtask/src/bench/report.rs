@@ -9,7 +9,7 @@ use super::machine::Machine;
 use super::measurement::{Measurement, Spread, Summary};
 
 /// Above this share of the machine, load from outside the benchmark is reported.
-const QUIET: f64 = 0.03;
+const QUIET: f64 = 0.05;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
