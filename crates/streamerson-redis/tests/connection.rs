@@ -13,8 +13,8 @@ use streamerson_redis::RedisBroker;
 use streamerson_testkit::proxy::{Direction, Proxy};
 use streamerson_testkit::redis::RedisServer;
 use support::{
-    all, appends, connect, eventually, join, message, one, refusal, send, start, text, texts,
-    topic, try_send, within,
+    all, appends, connect, eventually, join, message, one, recovered, refusal, send, start, text,
+    texts, topic, try_send, within,
 };
 use tokio::time::Instant;
 
@@ -213,8 +213,8 @@ async fn a_call_without_a_connection_is_refused_soon() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
 
     server.start_again().await;
-    eventually(async || try_send(&broker, &topic("orders")).await.ok()).await;
-    let entries = eventually(async || within(reader.next(10)).await.ok()).await;
+    recovered(async || try_send(&broker, &topic("orders")).await).await;
+    let entries = recovered(async || within(reader.next(10)).await).await;
     assert_eq!(entries.len(), 1);
     assert!(broker.counters().reconnects >= 1);
 }
@@ -294,7 +294,7 @@ async fn a_network_that_goes_silent_is_given_up() {
     assert_eq!(error.kind(), ErrorKind::Unknown);
     proxy.cut();
     proxy.heal();
-    eventually(async || try_send(&broker, &topic("orders")).await.ok()).await;
+    recovered(async || try_send(&broker, &topic("orders")).await).await;
 }
 
 #[tokio::test]
@@ -316,7 +316,7 @@ async fn calls_that_are_cancelled_again_and_again_do_not_keep_a_dead_connection(
     .await;
     proxy.cut();
     proxy.heal();
-    eventually(async || try_send(&broker, &orders).await.ok()).await;
+    recovered(async || try_send(&broker, &orders).await).await;
     assert_eq!(within(reader.next(1)).await.unwrap().len(), 1);
 }
 
@@ -407,7 +407,7 @@ async fn a_crash_under_load_loses_and_repeats_nothing_acknowledged() {
         server.kill().await;
         server.start_again().await;
     }
-    eventually(async || try_send(&broker, &topic("other")).await.ok()).await;
+    recovered(async || try_send(&broker, &topic("other")).await).await;
     stop.store(true, Ordering::Relaxed);
 
     let mut stored: HashMap<String, Vec<Position>> = HashMap::new();

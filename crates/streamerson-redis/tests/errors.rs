@@ -9,7 +9,9 @@ use streamerson_core::ErrorKind::{self, Internal, Invalid, NotFound, Unavailable
 use streamerson_core::retention::Retention;
 use streamerson_core::{Broker, Error, Settlement, Start};
 use streamerson_testkit::redis::RedisServer;
-use support::{connect, eventually, join, one, refusal, send, start, topic, try_send, within};
+use support::{
+    connect, eventually, join, one, recovered, refusal, send, start, topic, try_send, within,
+};
 
 #[track_caller]
 fn assert_error(error: Error, kind: ErrorKind, code: &str) {
@@ -60,8 +62,8 @@ async fn a_primary_that_becomes_a_replica_and_a_primary_again() {
     assert_error(error, Unavailable, "broker-read-only");
 
     server.cli(&["REPLICAOF", "NO", "ONE"]);
-    eventually(async || try_send(&broker, &orders).await.ok()).await;
-    let work = eventually(async || within(member.next(1)).await.ok()).await;
+    recovered(async || try_send(&broker, &orders).await).await;
+    let work = recovered(async || within(member.next(1)).await).await;
     assert_eq!(work.len(), 1);
     // It is asked on new connections, because the name of the server may lead elsewhere now.
     assert!(broker.counters().reconnects >= 1);

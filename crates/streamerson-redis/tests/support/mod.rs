@@ -58,6 +58,26 @@ pub async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
     }
 }
 
+/// Repeats `attempt` until it succeeds.
+pub async fn recovered<T>(mut attempt: impl AsyncFnMut() -> Result<T>) -> T {
+    let begun = Instant::now();
+    let mut failures = 0;
+    loop {
+        match attempt().await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                failures += 1;
+                let waited = begun.elapsed();
+                assert!(
+                    waited < PATIENCE,
+                    "failure {failures} after {waited:?}: {error}"
+                );
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
 pub fn message(text: &str) -> Message {
     Message::new("test", text.to_owned())
 }
