@@ -1,5 +1,6 @@
-//! The contract every backend keeps. Four traits: a [`Broker`] stores topics, a [`Reader`] sees everything in one,
-//! a [`Member`] shares the work of one with its group, a [`Settler`] ends deliveries.
+//! The contract every backend keeps. Four traits carry messages: a [`Broker`] stores topics, a [`Reader`] sees everything
+//! in one, a [`Member`] shares the work of one with its group, a [`Settler`] ends deliveries. Two more go with every broker:
+//! [`Leases`] for who owns what, [`Upkeep`] for operators and janitors.
 //!
 //! `docs/design/broker-contract.md` shows how each operation maps to each backend; the conformance suite in
 //! `streamerson-testkit` checks it. Every operation works on batches, so that the price of a call is shared.
@@ -8,15 +9,18 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use futures::future::BoxFuture;
 
+use crate::lease::{Fence, Leases};
 use crate::message::Foreign;
 use crate::retention::{Retention, Trimmed};
 use crate::stats::TopicStats;
+use crate::upkeep::Upkeep;
 use crate::{Durability, Message, Name, Position, Result, Start, Topic};
 
 /// A store of topics. Cheap to share: brokers are used as `Arc<dyn Broker>`.
-pub trait Broker: Debug + Send + Sync + 'static {
+pub trait Broker: Leases + Upkeep + Debug + Send + Sync + 'static {
     /// What this broker is and what it promises. Read from the broker once, when it was connected.
     fn capabilities(&self) -> &Capabilities;
 
@@ -25,6 +29,10 @@ pub trait Broker: Debug + Send + Sync + 'static {
     ///
     /// A failure of kind [`Unavailable`](crate::ErrorKind::Unavailable) means that this message was not stored, and
     /// [`Unknown`](crate::ErrorKind::Unknown) that it may have been. Dropping the future does not take the batch back.
+    ///
+    /// A message with a [due time](Append::due_at) is kept aside, and appears in its topic once that has come, by the
+    /// broker's clock, as long as somebody works on the topic; its position is [`Position::ZERO`]. A message that is to be
+    /// stored [once](Append::once) is answered with the position of the first one of the same key.
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Position>>>;
 
     /// Reads a topic: every reader sees everything from `start` on. A topic that does not exist yet is an empty one.
@@ -61,18 +69,83 @@ pub struct Capabilities {
 }
 
 /// A message to append, and where.
+///
+/// ```
+/// use std::time::Duration;
+/// use streamerson_core::{Append, Message, Once, Topic};
+///
+/// let reminder = Append::new(Topic::new("mail")?, Message::new("mail.remind", "{}"))
+///     .due_at(1763900000000)
+///     .once(Once::new("reminder-7", Duration::from_secs(3600)));
+/// assert_eq!(reminder.due(), Some(1763900000000));
+/// # Ok::<(), streamerson_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Append {
     /// Where it goes.
     pub topic: Topic,
     /// What is stored.
     pub message: Message,
+    /// Boxed, because few messages have any.
+    terms: Option<Box<Terms>>,
+}
+
+/// When, and how often, a message is to appear.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Terms {
+    due: Option<u64>,
+    once: Option<Once>,
 }
 
 impl Append {
-    /// `message` to `topic`.
+    /// `message` to `topic`, now.
     pub fn new(topic: Topic, message: Message) -> Append {
-        Append { topic, message }
+        Append {
+            topic,
+            message,
+            terms: None,
+        }
+    }
+
+    /// Not before `unix_ms`, in milliseconds since 1970.
+    pub fn due_at(mut self, unix_ms: u64) -> Append {
+        self.terms.get_or_insert_default().due = Some(unix_ms);
+        self
+    }
+
+    /// Only if nothing was appended to the topic under the same key before.
+    pub fn once(mut self, once: Once) -> Append {
+        self.terms.get_or_insert_default().once = Some(once);
+        self
+    }
+
+    /// When it is to appear, if not now, in milliseconds since 1970.
+    pub fn due(&self) -> Option<u64> {
+        self.terms.as_ref()?.due
+    }
+
+    /// The key under which it is stored once.
+    pub fn only_once(&self) -> Option<&Once> {
+        self.terms.as_ref()?.once.as_ref()
+    }
+}
+
+/// What is to have an effect once: everything with the same key within `keep` is the same thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    /// Names the thing, for example a message id or the caller's idempotency key. 1 to 512 bytes.
+    pub key: ByteString,
+    /// How long the key is remembered, from the first use on.
+    pub keep: Duration,
+}
+
+impl Once {
+    /// The thing named `key`, remembered for `keep`.
+    pub fn new(key: impl Into<ByteString>, keep: Duration) -> Once {
+        Once {
+            key: key.into(),
+            keep,
+        }
     }
 }
 
@@ -115,6 +188,9 @@ pub struct Membership {
     pub lease: Duration,
     /// Where a group that does not exist yet begins.
     pub start: Start,
+    /// The lease under which this member owns the topic. With it, nothing is delivered or settled by who has lost it:
+    /// [`Fenced`](crate::ErrorKind::Fenced).
+    pub fence: Option<Fence>,
 }
 
 impl Membership {
@@ -129,6 +205,7 @@ impl Membership {
             member,
             lease: Membership::DEFAULT_LEASE,
             start: Start::Earliest,
+            fence: None,
         }
     }
 }
@@ -213,6 +290,10 @@ pub enum Outcome {
     Complete {
         /// What to append, each to its topic.
         outputs: Vec<Append>,
+        /// The effect this is, where it must not happen twice: of all completions in this group with the same key, the
+        /// outputs of the first appear. Of a later one (the same thing was sent twice) only answers to inboxes
+        /// appear, with the `meta` and `data` of the first one's answer.
+        once: Option<Box<Once>>,
     },
     /// Deliver again, to any member, not before `after` has passed. Survives restarts where messages do.
     Retry {
@@ -231,8 +312,19 @@ impl Settlement {
     pub fn complete_with(receipt: Receipt, outputs: Vec<Append>) -> Settlement {
         Settlement {
             receipt,
-            outcome: Outcome::Complete { outputs },
+            outcome: Outcome::Complete {
+                outputs,
+                once: None,
+            },
         }
+    }
+
+    /// The same, of an effect that must not happen twice. A retry has none.
+    pub fn once(mut self, effect: Once) -> Settlement {
+        if let Outcome::Complete { once, .. } = &mut self.outcome {
+            *once = Some(Box::new(effect));
+        }
+        self
     }
 
     /// The work is to be tried again, after a while.

@@ -1,7 +1,7 @@
 //! The vocabulary of Streamerson, and every decision that needs no I/O.
 //!
 //! * [`message`], [`meta`], [`topic`], [`position`]: what travels, and where it stands.
-//! * [`broker`]: the contract every backend keeps, small enough to read in one sitting.
+//! * [`broker`], [`lease`], [`upkeep`]: the contract every backend keeps, small enough to read in one sitting.
 //! * [`group`], [`pending`], [`retry`], [`retention`]: pure state machines; inputs and `now` in, decisions out.
 //! * [`memory`]: the in-memory broker, the executable specification of the contract.
 //! * [`error`]: failures, named by what the caller does next.
@@ -13,9 +13,11 @@ pub mod dead_letter;
 pub mod durability;
 pub mod error;
 pub mod group;
+pub mod lease;
 pub mod memory;
 pub mod message;
 pub mod meta;
+pub mod partition;
 pub mod pending;
 pub mod position;
 pub mod retention;
@@ -23,14 +25,17 @@ pub mod retry;
 pub mod stats;
 pub mod time;
 pub mod topic;
+pub mod upkeep;
 
 pub use broker::{
-    Append, Broker, Delivery, Entry, Inbox, Member, Membership, Outcome, Reader, Receipt,
+    Append, Broker, Delivery, Entry, Inbox, Member, Membership, Once, Outcome, Reader, Receipt,
     Settlement, Settler,
 };
 pub use durability::Durability;
 pub use error::{Error, ErrorKind, Result};
+pub use lease::{Fence, Lease, Leases};
 pub use message::Message;
 pub use meta::Meta;
 pub use position::{Position, Start};
 pub use topic::{Name, Topic};
+pub use upkeep::{Pending, Upkeep};

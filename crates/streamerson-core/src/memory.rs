@@ -2,6 +2,8 @@
 //!
 //! It is written to be read. Everything lives behind one lock, nothing survives the process.
 
+mod upkeep;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -174,7 +176,12 @@ impl TopicState {
             name: name.to_string(),
             cursor: (group.cursor() > Position::ZERO).then_some(group.cursor()),
             lag: Some(self.after(group.cursor()).count() as u64),
+            next: self
+                .after(group.cursor())
+                .next()
+                .map(|(position, _)| *position),
             pending: group.pending() as u64,
+            retrying: 0,
             oldest_pending: group.held().next().map(|(position, _)| position),
             members: group
                 .members()
@@ -192,6 +199,7 @@ impl TopicState {
             length: self.entries.len() as u64,
             first: self.entries.front().map(|(position, _)| *position),
             last: (self.last > Position::ZERO).then_some(self.last),
+            scheduled: 0,
             groups: groups.collect(),
         }
     }
@@ -453,7 +461,7 @@ impl MemorySettler {
                 "the delivery of {position} was settled or taken over by another member"
             )));
         }
-        if let Outcome::Complete { outputs } = settlement.outcome {
+        if let Outcome::Complete { outputs, .. } = settlement.outcome {
             for output in outputs {
                 self.shared.append(output);
             }

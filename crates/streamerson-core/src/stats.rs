@@ -17,6 +17,8 @@ pub struct TopicStats {
     /// Position of the newest message ever appended.
     #[serde(serialize_with = "as_text")]
     pub last: Option<Position>,
+    /// Messages kept aside until they are due.
+    pub scheduled: u64,
     /// Its groups, by name.
     pub groups: Vec<GroupStats>,
 }
@@ -31,8 +33,13 @@ pub struct GroupStats {
     pub cursor: Option<Position>,
     /// Messages not delivered yet; absent when the broker cannot tell.
     pub lag: Option<u64>,
+    /// The oldest position not delivered yet.
+    #[serde(serialize_with = "as_text")]
+    pub next: Option<Position>,
     /// Messages delivered and not settled.
     pub pending: u64,
+    /// Of these, messages given back, to be delivered again.
+    pub retrying: u64,
     /// The oldest position delivered and not settled.
     #[serde(serialize_with = "as_text")]
     pub oldest_pending: Option<Position>,

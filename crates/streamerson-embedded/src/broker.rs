@@ -181,7 +181,9 @@ fn stats(view: &TopicView<'_>, now: Millis) -> TopicStats {
         name: name.to_string(),
         cursor: (group.cursor() > Position::ZERO).then_some(group.cursor()),
         lag: Some((view.count_after)(group.cursor())),
+        next: None,
         pending: group.pending() as u64,
+        retrying: 0,
         oldest_pending: group.held().next().map(|(position, _)| position),
         members: group
             .members()
@@ -199,6 +201,7 @@ fn stats(view: &TopicView<'_>, now: Millis) -> TopicStats {
         length: view.length,
         first: view.first,
         last: view.last,
+        scheduled: 0,
         groups: groups.collect(),
     }
 }

@@ -39,6 +39,7 @@ mod options;
 pub mod port;
 mod reader;
 mod settler;
+mod upkeep;
 
 pub use broker::EmbeddedBroker;
 pub use options::{Options, Recovery};

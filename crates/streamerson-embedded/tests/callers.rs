@@ -37,9 +37,16 @@ async fn everyone_is_answered(durability: Durability) {
         let delivery = take(&mut member, 1).await.remove(0);
         let output = Message::new("test", text(&delivery.message));
         let outputs = vec![Append::new(topic("out"), output)];
-        settle(&*member, delivery, Outcome::Complete { outputs })
-            .await
-            .unwrap();
+        settle(
+            &*member,
+            delivery,
+            Outcome::Complete {
+                outputs,
+                once: None,
+            },
+        )
+        .await
+        .unwrap();
     }
     for caller in callers {
         caller.await.unwrap();

@@ -63,7 +63,10 @@ async fn write_fixture() {
     settle(
         &*member,
         deliveries.remove(0),
-        Outcome::Complete { outputs },
+        Outcome::Complete {
+            outputs,
+            once: None,
+        },
     )
     .await
     .unwrap();

@@ -63,7 +63,10 @@ async fn work(broker: EmbeddedBroker) {
             let outputs = vec![Append::new(topic("out"), output)];
             Settlement {
                 receipt: delivery.receipt,
-                outcome: Outcome::Complete { outputs },
+                outcome: Outcome::Complete {
+                    outputs,
+                    once: None,
+                },
             }
         });
         let settled = settler.settle(settlements.collect()).await;

@@ -101,9 +101,16 @@ async fn a_settlement_and_its_outputs_are_there_together() {
         output(topic("shipping"), "next"),
         output(inbox.address.clone(), "reply"),
     ];
-    settle(&*member, delivery, Outcome::Complete { outputs })
-        .await
-        .unwrap();
+    settle(
+        &*member,
+        delivery,
+        Outcome::Complete {
+            outputs,
+            once: None,
+        },
+    )
+    .await
+    .unwrap();
     let copy = crashed(dir.path());
     let broker = open(copy.path()).unwrap();
     assert_eq!(payloads(&broker, "shipping").await.unwrap(), ["next"]);
@@ -283,7 +290,13 @@ async fn of_two_holders_the_first_to_settle_wins_and_one_output_appears() {
     let output = |delivery: Delivery| {
         let message = delivery.message.forward("out", "x");
         let outputs = vec![Append::new(topic("out"), message)];
-        (delivery, Outcome::Complete { outputs })
+        (
+            delivery,
+            Outcome::Complete {
+                outputs,
+                once: None,
+            },
+        )
     };
     let (second, outcome) = output(second);
     settle(&*bob, second, outcome).await.unwrap();

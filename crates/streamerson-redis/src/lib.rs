@@ -23,6 +23,7 @@ mod stats;
 mod target;
 mod topics;
 mod trim;
+mod upkeep;
 mod wire;
 
 pub use broker::RedisBroker;

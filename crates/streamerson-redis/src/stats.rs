@@ -25,6 +25,7 @@ pub(crate) async fn stats(broker: &RedisBroker, topic: &Topic) -> Result<TopicSt
     let groups = answer.next(&about)?;
     let last = position(stream.field("last-generated-id"));
     let mut stats = TopicStats {
+        scheduled: 0,
         length: number(&stream, "length"),
         first: stream
             .field("first-entry")
@@ -69,7 +70,9 @@ async fn group(
         name: name.to_owned(),
         cursor,
         lag: lag(info, cursor, last),
+        next: None,
         pending: number(info, "pending"),
+        retrying: 0,
         oldest_pending: pending
             .as_list()
             .and_then(|summary| position(summary.get(1))),

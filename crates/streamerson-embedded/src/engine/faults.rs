@@ -137,7 +137,15 @@ async fn held(engine: &Engine, of: &str) -> Vec<String> {
 
 async fn settle(engine: &Engine, position: Position, output: &'static str) -> Result<()> {
     let outputs = vec![Append::new(topic("out"), Message::new("test", output))];
-    settle_as(engine, position, Outcome::Complete { outputs }).await
+    settle_as(
+        engine,
+        position,
+        Outcome::Complete {
+            outputs,
+            once: None,
+        },
+    )
+    .await
 }
 
 async fn settle_as(engine: &Engine, position: Position, outcome: Outcome) -> Result<()> {
@@ -249,7 +257,10 @@ async fn a_settlement_that_was_not_written_did_not_happen() {
     store.files.write.store(EIO, SeqCst);
     let after = Duration::ZERO;
     for outcome in [
-        Outcome::Complete { outputs: vec![] },
+        Outcome::Complete {
+            outputs: vec![],
+            once: None,
+        },
         Outcome::Retry { after },
     ] {
         let error = settle_as(&engine, positions[1], outcome).await.unwrap_err();

@@ -181,7 +181,7 @@ impl Item {
     /// A settlement to decide.
     pub(crate) fn new(settlement: Settlement) -> Item {
         let end = match settlement.outcome {
-            Outcome::Complete { outputs } => {
+            Outcome::Complete { outputs, .. } => {
                 let pending = outputs.into_iter().map(|output| {
                     Pending::new(NewEntry {
                         topic: output.topic,

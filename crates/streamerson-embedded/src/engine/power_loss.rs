@@ -139,7 +139,10 @@ async fn write_all(engine: &Engine) {
         let outputs = vec![Append::new(topic("out"), message(n))];
         let settlement = Settlement {
             receipt: Receipt::new(work.grant.position, work.grant.attempt),
-            outcome: Outcome::Complete { outputs },
+            outcome: Outcome::Complete {
+                outputs,
+                once: None,
+            },
         };
         let settled = engine.settle(&key(), &ada, vec![settlement]).await;
         settled.into_iter().for_each(|settled| settled.unwrap());

@@ -104,6 +104,7 @@ pub(crate) async fn settle(
 pub(crate) fn done() -> Outcome {
     Outcome::Complete {
         outputs: Vec::new(),
+        once: None,
     }
 }
 

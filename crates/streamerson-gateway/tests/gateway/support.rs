@@ -328,6 +328,8 @@ impl TestBroker {
     }
 }
 
+streamerson_testkit::pass_on_upkeep!(TestBroker, memory);
+
 impl Broker for TestBroker {
     fn capabilities(&self) -> &Capabilities {
         self.memory.capabilities()

@@ -77,7 +77,7 @@ pub(crate) fn request(seat: &Seat, settlements: &[Settlement]) -> Request {
 fn write(call: &mut Request, settlement: &Settlement, topics: &Topics<'_>) {
     let position = settlement.receipt.position();
     match &settlement.outcome {
-        Outcome::Complete { outputs } => {
+        Outcome::Complete { outputs, .. } => {
             call.verbatim(b"$1\r\nC\r\n");
             call.position(position);
             call.number(outputs.len() as u64);
@@ -98,7 +98,7 @@ fn write(call: &mut Request, settlement: &Settlement, topics: &Topics<'_>) {
 
 fn outputs(settlement: &Settlement) -> &[Append] {
     match &settlement.outcome {
-        Outcome::Complete { outputs } => outputs,
+        Outcome::Complete { outputs, .. } => outputs,
         Outcome::Retry { .. } => &[],
     }
 }
@@ -182,7 +182,7 @@ mod tests {
 
         let large = |n| {
             let mut settlement = settlement(n, &["a"]);
-            if let Outcome::Complete { outputs } = &mut settlement.outcome {
+            if let Outcome::Complete { outputs, .. } = &mut settlement.outcome {
                 outputs[0].message.kind = "k".repeat(600_000).into();
             }
             settlement

@@ -91,6 +91,8 @@ pub(crate) fn as_text(message: &mut Message) {
     message.data = String::from_utf8_lossy(&message.data).into_owned().into();
 }
 
+streamerson_testkit::pass_on_upkeep!(Broken, inner);
+
 impl Broker for Broken {
     fn capabilities(&self) -> &Capabilities {
         self.inner.capabilities()

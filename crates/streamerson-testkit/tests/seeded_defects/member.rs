@@ -196,7 +196,9 @@ impl BrokenSettler {
             let cut = self.broker.defect == Defect::LargeSettlementsAreCut && n >= 500;
             results.push(match settlement.outcome {
                 _ if cut => Ok(()),
-                Outcome::Complete { outputs } => self.complete(settlement.receipt, outputs).await,
+                Outcome::Complete { outputs, .. } => {
+                    self.complete(settlement.receipt, outputs).await
+                }
                 Outcome::Retry { after } => self.retry(settlement.receipt, after).await,
             });
         }

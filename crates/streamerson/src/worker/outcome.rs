@@ -182,7 +182,7 @@ mod tests {
 
     fn completed(outcome: Outcome) -> Vec<Append> {
         match outcome {
-            Outcome::Complete { outputs } => outputs,
+            Outcome::Complete { outputs, .. } => outputs,
             Outcome::Retry { .. } => panic!("retried"),
         }
     }

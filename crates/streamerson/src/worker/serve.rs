@@ -185,6 +185,7 @@ async fn join(settings: &Settings, topic: &Topic) -> Result<Box<dyn Member>> {
             member: settings.member.clone(),
             lease: settings.lease,
             start: settings.start,
+            fence: None,
         };
         match settings.broker.join(membership).await {
             Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown) => {

@@ -89,7 +89,7 @@ impl Ended {
     /// Replaces outputs that the broker will never take by a failure, for each caller who waits; then the work need not
     /// be done again. `false`: nobody waits, or a failure was refused already.
     fn replace_refused(&mut self, error: &Error) -> bool {
-        let Outcome::Complete { outputs } = &mut self.outcome else {
+        let Outcome::Complete { outputs, .. } = &mut self.outcome else {
             return false;
         };
         if error.kind() != ErrorKind::Invalid || self.replaced {
@@ -99,17 +99,19 @@ impl Ended {
             "the work was done, but the broker refuses what follows from it: {}",
             error.detail()
         );
-        let failures = outputs.drain(..).filter_map(|Append { topic, message }| {
-            // An answer, or the next stage of what somebody waits for.
-            let inbox = if topic.is_inbox() {
-                topic
-            } else {
-                message.reply_to()?
-            };
-            let status = StatusCode::INTERNAL_SERVER_ERROR;
-            let problem = Problem::new(status, "outputs-refused", detail.clone());
-            Some(Append::new(inbox, problem.into_reply().answer(&message)))
-        });
+        let failures = outputs
+            .drain(..)
+            .filter_map(|Append { topic, message, .. }| {
+                // An answer, or the next stage of what somebody waits for.
+                let inbox = if topic.is_inbox() {
+                    topic
+                } else {
+                    message.reply_to()?
+                };
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                let problem = Problem::new(status, "outputs-refused", detail.clone());
+                Some(Append::new(inbox, problem.into_reply().answer(&message)))
+            });
         *outputs = failures.collect();
         self.replaced = true;
         !outputs.is_empty()
@@ -117,8 +119,9 @@ impl Ended {
 
     fn settlement(&self) -> Settlement {
         let outcome = match &self.outcome {
-            Outcome::Complete { outputs } => Outcome::Complete {
+            Outcome::Complete { outputs, once } => Outcome::Complete {
                 outputs: outputs.iter().map(Append::clone).collect(),
+                once: once.clone(),
             },
             Outcome::Retry { after } => Outcome::Retry { after: *after },
         };

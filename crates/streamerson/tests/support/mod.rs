@@ -180,6 +180,8 @@ impl Faults {
     }
 }
 
+streamerson_testkit::pass_on_upkeep!(Faulty, broker);
+
 impl Broker for Faulty {
     fn capabilities(&self) -> &Capabilities {
         self.broker.capabilities()

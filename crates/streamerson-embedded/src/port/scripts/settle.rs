@@ -52,6 +52,7 @@ fn settlement(arguments: &mut Arguments, outputs: &[Topic]) -> Result<Settlement
     let outcome = match kind.as_ref() {
         b"C" => Outcome::Complete {
             outputs: appends(arguments, outputs)?,
+            once: None,
         },
         b"R" => Outcome::Retry {
             after: Duration::from_millis(arguments.millis()?),
