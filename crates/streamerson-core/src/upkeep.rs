@@ -4,10 +4,19 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::{Append, Name, Position, Result, Start, Topic};
+use crate::{Append, Entry, Name, Position, Result, Start, Topic};
 
 /// The upkeep of topics and groups.
 pub trait Upkeep {
+    /// What stands in a topic after a position, up to `max` entries, in order; none at its end, and none in a topic that
+    /// does not exist. Unlike a [`Reader`](crate::Reader), it does not wait: for looking at what there is, page by page.
+    fn range<'a>(
+        &'a self,
+        topic: &'a Topic,
+        after: Position,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<Entry>>>;
+
     /// What is delivered and not settled in a group, after a position, up to `max`, in order. A group that does not
     /// exist is [`NotFound`](crate::ErrorKind::NotFound), code `group-not-found`.
     fn pending<'a>(

@@ -30,6 +30,26 @@ pub(crate) struct EmbeddedReader {
     loading: Option<Pending>,
 }
 
+/// What stands after a position, without waiting.
+pub(crate) async fn range(
+    engine: &Engine,
+    topic: &Topic,
+    after: Position,
+    max: usize,
+) -> Result<Vec<Entry>> {
+    let (from, to) = (after.successor(0), Position::new(u64::MAX, u64::MAX));
+    let found = engine.find(topic, from, to, max.min(MOST), Direction::Forward);
+    Ok(entries(found.load(BYTES).await?))
+}
+
+fn entries(found: Found) -> Vec<Entry> {
+    let entry = |(position, body): (Position, Option<Body>)| {
+        let message = body?.into_message();
+        Some(Entry { position, message })
+    };
+    found.into_iter().filter_map(entry).collect()
+}
+
 impl EmbeddedReader {
     /// Begins to read `topic` at `start`.
     pub(crate) fn open(engine: Engine, topic: Topic, start: Start, owner: bool) -> EmbeddedReader {
@@ -87,11 +107,7 @@ impl Reader for EmbeddedReader {
                     self.engine.received(&self.topic, *last);
                 }
             }
-            let entries = found.into_iter().filter_map(|(position, body)| {
-                let message = body?.into_message();
-                Some(Entry { position, message })
-            });
-            Ok(entries.collect())
+            Ok(entries(found))
         }
         .boxed()
     }

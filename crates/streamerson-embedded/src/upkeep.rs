@@ -6,9 +6,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use streamerson_core::lease::{Lease, Leases};
 use streamerson_core::upkeep::{Pending, Upkeep};
-use streamerson_core::{Append, Error, Name, Position, Result, Start, Topic};
+use streamerson_core::{Append, Entry, Error, Name, Position, Result, Start, Topic};
 
 use crate::broker::EmbeddedBroker;
+use crate::reader;
 
 fn missing<T: Send + 'static>() -> BoxFuture<'static, Result<T>> {
     std::future::ready(Err(Error::invalid("not-built", "not built yet"))).boxed()
@@ -38,6 +39,15 @@ impl Leases for EmbeddedBroker {
 }
 
 impl Upkeep for EmbeddedBroker {
+    fn range<'a>(
+        &'a self,
+        topic: &'a Topic,
+        after: Position,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<Entry>>> {
+        reader::range(self.engine(), topic, after, max).boxed()
+    }
+
     fn pending<'a>(
         &'a self,
         _: &'a Topic,

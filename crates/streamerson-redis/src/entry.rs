@@ -56,14 +56,23 @@ pub(crate) fn read_stream(walk: &mut Walk, mut entry: impl FnMut(Entry)) -> Resu
             return Err(Malformed);
         }
         walk.text()?;
-        for _ in 0..walk.list()? {
-            if walk.list()? != 2 {
-                return Err(Malformed);
-            }
-            let position = position(&walk.text()?)?;
-            if let Some(message) = message(walk)? {
-                entry(Entry { position, message });
-            }
+        read_entries(walk, &mut entry)?;
+    }
+    Ok(())
+}
+
+/// Reads the reply of XRANGE into `entries`.
+pub(crate) fn read_entries(
+    walk: &mut Walk,
+    mut entry: impl FnMut(Entry),
+) -> Result<(), Malformed> {
+    for _ in 0..walk.list()? {
+        if walk.list()? != 2 {
+            return Err(Malformed);
+        }
+        let position = position(&walk.text()?)?;
+        if let Some(message) = message(walk)? {
+            entry(Entry { position, message });
         }
     }
     Ok(())

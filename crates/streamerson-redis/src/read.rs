@@ -67,6 +67,32 @@ async fn newest(broker: &RedisBroker, topic: &Topic, key: &str) -> Result<Positi
     }
 }
 
+/// What stands after a position, without waiting.
+pub(crate) async fn range(
+    broker: &RedisBroker,
+    topic: &Topic,
+    after: Position,
+    max: usize,
+) -> Result<Vec<Entry>> {
+    if max == 0 {
+        return Ok(Vec::new());
+    }
+    let key = broker.keys().stream(topic);
+    let mut request = Request::with_capacity(128 + key.len());
+    request.head(6);
+    request.arg(b"XRANGE");
+    request.arg(key.as_bytes());
+    request.position(after.successor(0));
+    request.arg(b"+");
+    request.arg(b"COUNT");
+    request.number(max.min(MOST) as u64);
+    let answer = broker.commands().call(request, 1).await?;
+    let mut walk = answer.into_walk(format_args!("reading topic {topic}"))?;
+    let mut entries = Vec::new();
+    entry::read_entries(&mut walk, |entry| entries.push(entry))?;
+    Ok(entries)
+}
+
 impl RedisReader {
     async fn read(&mut self, max: usize) -> Result<Vec<Entry>> {
         let max = max.clamp(1, MOST);

@@ -12,6 +12,8 @@ macro_rules! pass_on_upkeep {
             leases(topic: &'a ::streamerson_core::Topic) -> ::std::vec::Vec<::streamerson_core::Lease>;
         }
         $crate::pass_on! { $broker, $inner, ::streamerson_core::Upkeep;
+            range(topic: &'a ::streamerson_core::Topic, after: ::streamerson_core::Position, max: usize)
+                -> ::std::vec::Vec<::streamerson_core::Entry>;
             pending(topic: &'a ::streamerson_core::Topic, group: &'a ::streamerson_core::Name,
                 after: ::streamerson_core::Position, max: usize)
                 -> ::std::vec::Vec<::streamerson_core::Pending>;

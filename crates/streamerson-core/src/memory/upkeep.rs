@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::lease::{Lease, Leases};
 use crate::upkeep::{Pending, Upkeep};
-use crate::{Append, Error, Name, Position, Result, Start, Topic};
+use crate::{Append, Entry, Error, Name, Position, Result, Start, Topic};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -38,6 +38,23 @@ impl Leases for MemoryBroker {
 }
 
 impl Upkeep for MemoryBroker {
+    fn range<'a>(
+        &'a self,
+        topic: &'a Topic,
+        after: Position,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<Entry>>> {
+        let topics = self.shared.topics.lock();
+        let entries = topics.get(topic).into_iter().flat_map(|state| {
+            let found = state.after(after).take(max);
+            found.map(|(position, message)| Entry {
+                position: *position,
+                message: Ok(message.clone()),
+            })
+        });
+        std::future::ready(Ok(entries.collect())).boxed()
+    }
+
     fn pending<'a>(
         &'a self,
         _: &'a Topic,

@@ -116,6 +116,7 @@ rules! { $
     read::waiting_readers_do_not_hold_each_other_up
     read::a_read_answers_no_more_than_asked
     read::a_cancelled_read_loses_nothing
+    read::a_range_ends_where_the_topic_does
     group::each_message_goes_to_one_member
     group::every_group_gets_everything
     group::deliveries_come_in_order

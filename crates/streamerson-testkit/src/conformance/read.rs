@@ -136,6 +136,30 @@ pub async fn a_read_answers_no_more_than_asked(trial: Trial) {
     assert_eq!(found, expected);
 }
 
+/// A range answers what there is, page by page, and does not wait for more.
+pub async fn a_range_ends_where_the_topic_does(trial: Trial) {
+    let topic = trial.topic();
+    let range = async |after, max| {
+        let range = trial.broker.range(&topic, after, max);
+        trial.within("range", range).await.expect("range")
+    };
+    assert_eq!(range(Position::ZERO, 9).await, []);
+    let positions = trial.send(&topic, &["a", "b", "c"]).await;
+    let (first, rest) = (
+        range(Position::ZERO, 2).await,
+        range(positions[1], 9).await,
+    );
+    let found: Vec<_> = first
+        .into_iter()
+        .chain(rest)
+        .map(|entry| (entry.position, text(&whole(entry))))
+        .collect();
+    let sent = ["a", "b", "c"].map(str::to_owned);
+    assert_eq!(found, positions.iter().copied().zip(sent).collect::<Vec<_>>());
+    assert_eq!(range(positions[2], 9).await, []);
+    assert_eq!(range(Position::ZERO, 0).await, []);
+}
+
 /// A wait that is given up, at any moment, loses no entry and repeats none.
 pub async fn a_cancelled_read_loses_nothing(trial: Trial) {
     let topic = trial.topic();

@@ -82,7 +82,10 @@ use Defect::*;
 pub(crate) const CAUGHT: &[(Defect, &[&str])] = &[
     (
         PositionsAreReversed,
-        &["positions_grow_in_the_order_of_the_batch"],
+        &[
+            "positions_grow_in_the_order_of_the_batch",
+            "a_range_ends_where_the_topic_does",
+        ],
     ),
     (BatchesGoToOneTopic, &["a_batch_may_go_to_several_topics"]),
     (
