@@ -2,11 +2,12 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
+use bytestring::ByteString;
 use serde_json::{Value, json};
 
 use crate::message::Foreign;
 use crate::meta::{DeadLetter, Meta};
-use crate::{Append, Message, Topic};
+use crate::{Append, Error, Message, Result, Topic};
 
 /// The type of a dead letter that holds an entry which was not a message.
 pub const FOREIGN: &str = "streamerson.foreign";
@@ -37,6 +38,55 @@ pub fn foreign_letter(topic: &Topic, foreign: &Foreign, mut why: DeadLetter) -> 
     Append::new(topic.dead_letters(), message)
 }
 
+/// The message that `letter` holds, to the topic it came from: what retries it.
+///
+/// It is the message that was given up, with the same id. Its deadline has passed and nobody waits for its answer any more, so it has
+/// neither: it would otherwise be dropped unseen, or answered to nobody instead of coming back as a dead letter.
+///
+/// Fails for what is no dead letter (`not-a-dead-letter`), what holds an entry that was not a message
+/// (`foreign-dead-letter`), and what does not name a topic that takes messages (`invalid-name`, `topic-reserved`).
+///
+/// ```
+/// use streamerson_core::meta::DeadLetter;
+/// use streamerson_core::{Message, Topic, dead_letter};
+///
+/// let (orders, message) = (Topic::new("orders")?, Message::new("order.create", "{}"));
+/// let why = DeadLetter { topic: orders.to_string(), ..DeadLetter::default() };
+/// let letter = dead_letter::letter(&orders, &message, why).message;
+/// let again = dead_letter::original(&letter)?;
+/// assert_eq!((again.topic, again.message), (orders, message));
+/// # Ok::<(), streamerson_core::Error>(())
+/// ```
+pub fn original(letter: &Message) -> Result<Append> {
+    let mut meta = letter.parse_meta()?;
+    let Some(why) = meta.dlq.take() else {
+        return Err(Error::invalid(
+            "not-a-dead-letter",
+            format!(
+                "message {} does not say why it is a dead letter, nor where it came from",
+                letter.id
+            ),
+        ));
+    };
+    if letter.kind == FOREIGN {
+        return Err(Error::invalid(
+            "foreign-dead-letter",
+            "the entry was not a message, so that no handler could take it; write it anew as a message",
+        ));
+    }
+    let topic = Topic::new(why.topic)?;
+    if topic.is_dead_letters() || topic.is_inbox() {
+        return Err(Error::invalid(
+            "topic-reserved",
+            format!("the dead letter says that it came from {topic}, which takes no messages"),
+        ));
+    }
+    meta.exp = None;
+    let mut message = letter.clone().with_meta(&meta);
+    message.reply = ByteString::new();
+    Ok(Append::new(topic, message))
+}
+
 fn text(bytes: &Bytes) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => Value::from(text),
@@ -47,6 +97,58 @@ fn text(bytes: &Bytes) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn orders() -> Topic {
+        Topic::new("orders").unwrap()
+    }
+
+    fn from(topic: &str) -> DeadLetter {
+        DeadLetter {
+            topic: topic.into(),
+            ..DeadLetter::default()
+        }
+    }
+
+    #[test]
+    fn a_retried_letter_is_the_message_without_its_deadline_and_caller() {
+        let meta = Meta {
+            key: Some("7".into()),
+            exp: Some(1),
+            ..Meta::default()
+        };
+        let message = Message::new("order.create", "{}")
+            .with_meta(&meta)
+            .with_reply(&Topic::inbox("me").unwrap());
+        let letter = letter(&orders(), &message, from("orders")).message;
+        let again = original(&letter).unwrap();
+        assert_eq!(again.topic, orders());
+        assert_eq!(again.message.id, message.id);
+        assert_eq!(
+            (&again.message.meta[..], again.message.reply.len()),
+            (&br#"{"key":"7"}"#[..], 0)
+        );
+    }
+
+    #[test]
+    fn what_holds_no_message_for_a_topic_cannot_be_retried() {
+        let refused = |letter: &Message| original(letter).unwrap_err().code();
+        let message = Message::new("a", "");
+        assert_eq!(refused(&message), "not-a-dead-letter");
+        for (topic, code) in [
+            ("orders:dlq", "topic-reserved"),
+            ("inbox.me", "topic-reserved"),
+            ("", "invalid-name"),
+        ] {
+            let letter = letter(&orders(), &message, from(topic)).message;
+            assert_eq!(refused(&letter), code, "{topic}");
+        }
+        let foreign = Foreign {
+            fields: Vec::new(),
+            reason: String::new(),
+        };
+        let letter = foreign_letter(&orders(), &foreign, from("orders")).message;
+        assert_eq!(refused(&letter), "foreign-dead-letter");
+    }
 
     #[test]
     fn a_foreign_entry_is_kept_whole() {
