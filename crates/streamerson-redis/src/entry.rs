@@ -62,10 +62,7 @@ pub(crate) fn read_stream(walk: &mut Walk, mut entry: impl FnMut(Entry)) -> Resu
 }
 
 /// Reads the reply of XRANGE into `entries`.
-pub(crate) fn read_entries(
-    walk: &mut Walk,
-    mut entry: impl FnMut(Entry),
-) -> Result<(), Malformed> {
+pub(crate) fn read_entries(walk: &mut Walk, mut entry: impl FnMut(Entry)) -> Result<(), Malformed> {
     for _ in 0..walk.list()? {
         if walk.list()? != 2 {
             return Err(Malformed);

@@ -145,17 +145,17 @@ pub async fn a_range_ends_where_the_topic_does(trial: Trial) {
     };
     assert_eq!(range(Position::ZERO, 9).await, []);
     let positions = trial.send(&topic, &["a", "b", "c"]).await;
-    let (first, rest) = (
-        range(Position::ZERO, 2).await,
-        range(positions[1], 9).await,
-    );
+    let (first, rest) = (range(Position::ZERO, 2).await, range(positions[1], 9).await);
     let found: Vec<_> = first
         .into_iter()
         .chain(rest)
         .map(|entry| (entry.position, text(&whole(entry))))
         .collect();
     let sent = ["a", "b", "c"].map(str::to_owned);
-    assert_eq!(found, positions.iter().copied().zip(sent).collect::<Vec<_>>());
+    assert_eq!(
+        found,
+        positions.iter().copied().zip(sent).collect::<Vec<_>>()
+    );
     assert_eq!(range(positions[2], 9).await, []);
     assert_eq!(range(Position::ZERO, 0).await, []);
 }
