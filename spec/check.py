@@ -150,6 +150,9 @@ META = {
         position=is_text,
         attempts=is_integer(2**32 - 1),
         at=is_integer(LARGEST),
+        member=is_text,
+        first=is_integer(LARGEST),
+        meta=lambda value: value is None or is_text(value),
     ),
 }
 

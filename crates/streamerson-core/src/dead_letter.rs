@@ -1,4 +1,4 @@
-//! Dead letters: what could not be handled, kept with the reason.
+//! Dead letters: what could not be handled, kept with the reason; and the way back.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
@@ -7,15 +7,38 @@ use serde_json::{Value, json};
 
 use crate::message::Foreign;
 use crate::meta::{DeadLetter, Meta};
-use crate::{Append, Error, Message, Result, Topic};
+use crate::{Append, Error, Message, Name, Receipt, Result, Topic};
 
 /// The type of a dead letter that holds an entry which was not a message.
 pub const FOREIGN: &str = "streamerson.foreign";
 
+/// The longest reason, in bytes: an error text must not make a letter too large to be stored.
+pub const LONGEST_REASON: usize = 2048;
+
+impl DeadLetter {
+    /// Given up by `member` of `group`, which held it by `receipt`, `at` this time, in milliseconds since 1970. Code and
+    /// reason are still to be set.
+    pub fn new(topic: &Topic, group: &Name, member: &Name, receipt: &Receipt, at: u64) -> Self {
+        DeadLetter {
+            topic: topic.to_string(),
+            group: group.to_string(),
+            member: member.to_string(),
+            position: receipt.position().to_string(),
+            attempts: receipt.attempt(),
+            first: receipt.position().major(),
+            at,
+            ..DeadLetter::default()
+        }
+    }
+}
+
 /// The dead letter of `message`: the same message, its `meta` extended with why it is dead.
-pub fn letter(topic: &Topic, message: &Message, why: DeadLetter) -> Append {
-    // A meta that cannot be read is replaced: the reason matters more than what nobody could read.
-    let mut meta = message.parse_meta().unwrap_or_default();
+pub fn letter(topic: &Topic, message: &Message, mut why: DeadLetter) -> Append {
+    why.reason = shortened(why.reason);
+    let mut meta = message.parse_meta().unwrap_or_else(|_| {
+        why.meta = Some(BASE64_STANDARD.encode(&message.meta));
+        Meta::default()
+    });
     meta.dlq = Some(why);
     Append::new(topic.dead_letters(), message.clone().with_meta(&meta))
 }
@@ -29,7 +52,7 @@ pub fn foreign_letter(topic: &Topic, foreign: &Foreign, mut why: DeadLetter) -> 
         .map(|(name, value)| json!([text(name), text(value)]))
         .collect();
     why.code = "foreign-entry".into();
-    why.reason = foreign.reason.clone();
+    why.reason = shortened(foreign.reason.clone());
     let meta = Meta {
         dlq: Some(why),
         ..Meta::default()
@@ -81,10 +104,37 @@ pub fn original(letter: &Message) -> Result<Append> {
             format!("the dead letter says that it came from {topic}, which takes no messages"),
         ));
     }
-    meta.exp = None;
-    let mut message = letter.clone().with_meta(&meta);
+    let mut message = letter.clone();
     message.reply = ByteString::new();
+    message.meta = match why.meta {
+        // Nobody could read it, and whoever retries the message may know why.
+        Some(unread) => BASE64_STANDARD
+            .decode(unread)
+            .map_err(|_| {
+                Error::invalid(
+                    "not-a-dead-letter",
+                    format!("message {} keeps a meta that is not base64", letter.id),
+                )
+            })?
+            .into(),
+        None => {
+            meta.exp = None;
+            meta.encode()
+        }
+    };
     Ok(Append::new(topic, message))
+}
+
+fn shortened(mut reason: String) -> String {
+    if reason.len() > LONGEST_REASON {
+        let mut end = LONGEST_REASON - '…'.len_utf8();
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        reason.truncate(end);
+        reason.push('…');
+    }
+    reason
 }
 
 fn text(bytes: &Bytes) -> Value {
@@ -97,6 +147,7 @@ fn text(bytes: &Bytes) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Position;
 
     fn orders() -> Topic {
         Topic::new("orders").unwrap()
@@ -174,6 +225,50 @@ mod tests {
         assert_eq!(
             (why.code.as_str(), why.reason),
             ("foreign-entry", foreign.reason)
+        );
+    }
+
+    fn why() -> DeadLetter {
+        let name = |name: &'static str| Name::new(name).unwrap();
+        let receipt = Receipt::new(Position::new(1000, 7), 5);
+        let topic = Topic::new("orders").unwrap();
+        DeadLetter::new(&topic, &name("billing"), &name("ada"), &receipt, 9000)
+    }
+
+    #[test]
+    fn a_letter_says_where_how_often_and_when() {
+        let why = why();
+        assert_eq!(
+            (
+                &why.topic[..],
+                &why.group[..],
+                &why.member[..],
+                &why.position[..]
+            ),
+            ("orders", "billing", "ada", "1000-7")
+        );
+        assert_eq!((why.attempts, why.first, why.at), (5, 1000, 9000));
+    }
+
+    #[test]
+    fn a_meta_that_nobody_could_read_comes_back_as_it_was() {
+        for unread in [&b"nonsense"[..], b"\xff{", b"[1]"] {
+            let mut sent = Message::new("a", "data");
+            sent.meta = Bytes::from_static(unread);
+            let letter = letter(&Topic::new("orders").unwrap(), &sent, why());
+            assert_eq!(original(&letter.message).unwrap().message, sent);
+        }
+    }
+
+    #[test]
+    fn an_endless_error_text_is_cut_between_letters() {
+        let mut why = why();
+        why.reason = "ä".repeat(100_000);
+        let letter = letter(&Topic::new("a").unwrap(), &Message::new("a", ""), why);
+        let reason = letter.message.parse_meta().unwrap().dlq.unwrap().reason;
+        assert!(
+            reason.len() <= LONGEST_REASON && reason.ends_with("ä…"),
+            "{reason}"
         );
     }
 }

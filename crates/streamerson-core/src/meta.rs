@@ -109,6 +109,19 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// When it was given up, in milliseconds since 1970.
     pub at: u64,
+    /// Member that gave it up.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub member: String,
+    /// When it was first stored in that topic, in milliseconds since 1970; 0 when nobody knows.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub first: u64,
+    /// The `meta` it came with, in base64, when that could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meta: Option<String>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Meta {

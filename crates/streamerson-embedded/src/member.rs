@@ -171,7 +171,7 @@ async fn set_aside(
 ) -> Result<Vec<Delivery>> {
     let settlements = odd.into_iter().map(|(grant, body)| {
         let receipt = Receipt::new(grant.position, grant.attempt);
-        let letter = body.map(|body| letter(&settler.key, grant, body));
+        let letter = body.map(|body| letter(&settler, &receipt, body));
         Settlement::complete_with(receipt, letter.into_iter().collect())
     });
     for settled in settler.settle(settlements.collect()).await {
@@ -184,17 +184,11 @@ async fn set_aside(
     Ok(deliveries)
 }
 
-fn letter(key: &GroupKey, grant: Grant, body: Body) -> Append {
-    let why = DeadLetter {
-        topic: key.topic.to_string(),
-        group: key.group.to_string(),
-        position: grant.position.to_string(),
-        attempts: grant.attempt,
-        at: unix_ms(),
-        ..DeadLetter::default()
-    };
+fn letter(settler: &EmbeddedSettler, receipt: &Receipt, body: Body) -> Append {
+    let GroupKey { topic, group } = &settler.key;
+    let why = DeadLetter::new(topic, group, &settler.member, receipt, unix_ms());
     match body {
-        Body::Foreign(foreign) => dead_letter::foreign_letter(&key.topic, &foreign, why),
-        Body::Message(message) => dead_letter::letter(&key.topic, &message, why),
+        Body::Foreign(foreign) => dead_letter::foreign_letter(topic, &foreign, why),
+        Body::Message(message) => dead_letter::letter(topic, &message, why),
     }
 }

@@ -211,15 +211,13 @@ impl RedisSettler {
     }
 
     fn why(&self, receipt: &Receipt) -> DeadLetter {
-        let Membership { topic, group, .. } = &self.seat.membership;
-        DeadLetter {
-            topic: topic.to_string(),
-            group: group.to_string(),
-            position: receipt.position().to_string(),
-            attempts: receipt.attempt(),
-            at: unix_ms(),
-            ..DeadLetter::default()
-        }
+        let Membership {
+            topic,
+            group,
+            member,
+            ..
+        } = &self.seat.membership;
+        DeadLetter::new(topic, group, member, receipt, unix_ms())
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{IntoReply, Problem, Reply};
 pub(super) struct Rules {
     pub(super) topic: Topic,
     pub(super) group: Name,
+    pub(super) member: Name,
     pub(super) retry: RetryPolicy,
 }
 
@@ -118,15 +119,10 @@ impl Rules {
             topic = %self.topic, position = %receipt.position(), kind = %message.kind, %problem,
             "a message that nobody waits for failed, and is kept as a dead letter"
         );
-        let why = DeadLetter {
-            code: problem.code().into(),
-            reason: problem.message().into(),
-            topic: self.topic.to_string(),
-            group: self.group.to_string(),
-            position: receipt.position().to_string(),
-            attempts: receipt.attempt(),
-            at: moment.unix_ms,
-        };
+        let at = moment.unix_ms;
+        let mut why = DeadLetter::new(&self.topic, &self.group, &self.member, receipt, at);
+        why.code = problem.code().into();
+        why.reason = problem.message().into();
         dead_letter::letter(&self.topic, message, why)
     }
 }
@@ -160,6 +156,7 @@ mod tests {
         Rules {
             topic: Topic::new("orders").unwrap(),
             group: Name::new("billing").unwrap(),
+            member: Name::new("ada").unwrap(),
             retry: RetryPolicy {
                 max_attempts: 3,
                 jitter: 0.0,
@@ -221,9 +218,10 @@ mod tests {
             ("busy", "later", "billing")
         );
         assert_eq!(
-            (why.position.as_str(), why.attempts, why.at),
-            ("1000-0", 3, 5000)
+            (why.position.as_str(), why.member.as_str()),
+            ("1000-0", "ada")
         );
+        assert_eq!((why.attempts, why.first, why.at), (3, 1000, 5000));
         assert_eq!(stats.dead, 1);
     }
 

@@ -229,6 +229,7 @@ where
         rules: Rules {
             topic: topic.clone(),
             group,
+            member: settings.member.clone(),
             retry: settings.retry,
         },
         concurrency: settings.concurrency,
