@@ -2,7 +2,7 @@
 //!
 //! * [`message`], [`meta`], [`topic`], [`position`]: what travels, and where it stands.
 //! * [`broker`], [`lease`], [`upkeep`]: the contract every backend keeps, small enough to read in one sitting.
-//! * [`group`], [`pending`], [`retry`], [`retention`]: pure state machines; inputs and `now` in, decisions out.
+//! * [`group`], [`ownership`], [`lanes`], [`pending`], [`retry`], [`retention`]: pure state machines; inputs and `now` in, decisions out.
 //! * [`memory`]: the in-memory broker, the executable specification of the contract.
 //! * [`error`]: failures, named by what the caller does next.
 //!
@@ -13,10 +13,12 @@ pub mod dead_letter;
 pub mod durability;
 pub mod error;
 pub mod group;
+pub mod lanes;
 pub mod lease;
 pub mod memory;
 pub mod message;
 pub mod meta;
+pub mod ownership;
 pub mod partition;
 pub mod pending;
 pub mod position;

@@ -1,6 +1,11 @@
-//! Partitions: which of a topic's parts a key belongs to.
+//! Partitions: which of a topic's parts a message belongs to.
 
-use crate::{Result, Topic};
+use std::borrow::Cow;
+
+use bytestring::ByteString;
+use serde::Deserialize;
+
+use crate::{Message, Result, Topic};
 
 /// The most partitions a topic can be divided into.
 pub const MOST: u32 = 1024;
@@ -20,4 +25,33 @@ pub fn of(key: &str, partitions: u32) -> u32 {
 /// The topic that is partition `number` of `topic`.
 pub fn topic(topic: &Topic, number: u32) -> Result<Topic> {
     Topic::new(format!("{topic}.{number}"))
+}
+
+/// The key under which a message is ordered: the `key` of its `meta`, else its id. What is not readable has no key.
+///
+/// ```
+/// use streamerson_core::{Message, Meta, partition};
+///
+/// let message = Message::new("order.paid", "{}");
+/// assert_eq!(partition::key(&message), message.id);
+/// let meta = Meta { key: Some("order-7".into()), ..Meta::default() };
+/// assert_eq!(partition::key(&message.with_meta(&meta)), "order-7");
+/// # Ok::<(), streamerson_core::Error>(())
+/// ```
+pub fn key(message: &Message) -> ByteString {
+    written_key(message).unwrap_or_else(|| message.id.clone())
+}
+
+/// The key that stands in the `meta` of a message.
+pub fn written_key(message: &Message) -> Option<ByteString> {
+    #[derive(Deserialize)]
+    struct Keyed<'a> {
+        #[serde(borrow, default)]
+        key: Option<Cow<'a, str>>,
+    }
+    if message.meta.trim_ascii_start().first() != Some(&b'{') {
+        return None;
+    }
+    let keyed: Keyed<'_> = serde_json::from_slice(&message.meta).ok()?;
+    keyed.key.map(|key| ByteString::from(key.into_owned()))
 }
