@@ -128,6 +128,11 @@ impl Append {
     pub fn only_once(&self) -> Option<&Once> {
         self.terms.as_ref()?.once.as_ref()
     }
+
+    /// Refuses terms that no broker takes.
+    pub fn check(&self) -> Result<()> {
+        self.only_once().map_or(Ok(()), Once::check)
+    }
 }
 
 /// What is to have an effect once: everything with the same key within `keep` is the same thing.
@@ -188,8 +193,9 @@ pub struct Membership {
     pub lease: Duration,
     /// Where a group that does not exist yet begins.
     pub start: Start,
-    /// The lease under which this member owns the topic. With it, nothing is delivered or settled by who has lost it:
-    /// [`Fenced`](crate::ErrorKind::Fenced).
+    /// The lease under which this member owns the topic: an owner is alone. Who does not hold it, under this name and at
+    /// this epoch, is [`Fenced`](crate::ErrorKind::Fenced) from joining, taking, settling and extending. So what others
+    /// held when the owner joins can only be settled by the owner, and is for it at once, before what is new.
     pub fence: Option<Fence>,
 }
 

@@ -3,7 +3,7 @@
 //! Pure: positions and `now` in, decisions out. The in-memory and the embedded broker drive it; Redis implements the
 //! same rules with its pending entries list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::time::Millis;
 use crate::{Name, Position};
@@ -91,9 +91,11 @@ impl Group {
 
     /// Where the first unprocessed message stands or would stand: everything before it may be trimmed.
     pub fn first_unprocessed(&self) -> Position {
+        let next = self.cursor.successor(0);
+        // A group that was moved back has messages before it that it does not hold.
         match self.held.first_key_value() {
-            Some((first, _)) => *first,
-            None => self.cursor.successor(0),
+            Some((first, _)) => next.min(*first),
+            None => next,
         }
     }
 
@@ -209,6 +211,12 @@ impl Group {
         self.measure();
     }
 
+    /// How many of the messages delivered and not settled were given back.
+    pub fn retrying(&self) -> usize {
+        let released = |held: &&Held| held.state != Holding::Working;
+        self.held.values().filter(released).count()
+    }
+
     /// Removes `member`: all it holds is for anyone, at once. Answers whether it held anything.
     pub fn leave(&mut self, member: &Name, now: Millis) -> bool {
         self.members.remove(member);
@@ -221,6 +229,30 @@ impl Group {
         }
         self.measure();
         released
+    }
+
+    /// Frees what anybody holds, at once: for an owner, who is alone and begins.
+    pub fn release_all(&mut self, now: Millis) {
+        for held in self.held.values_mut() {
+            if held.state == Holding::Working {
+                held.state = Holding::Released { due: now };
+            }
+        }
+        self.measure();
+    }
+
+    /// Removes the members that gave no sign of life for `silent` and hold nothing, and answers who they were.
+    pub fn remove_silent(&mut self, silent: Millis, now: Millis) -> Vec<Name> {
+        let holders: BTreeSet<&Name> = self.held.values().map(|held| &held.member).collect();
+        let gone = self
+            .members
+            .iter()
+            .filter(|(name, seen)| seen.saturating_add(silent) <= now && !holders.contains(name));
+        let gone: Vec<Name> = gone.map(|(name, _)| name.clone()).collect();
+        for name in &gone {
+            self.members.remove(name);
+        }
+        gone
     }
 
     /// Forgets deliveries before `boundary`, whose messages are gone. Answers how many there were.
@@ -358,6 +390,53 @@ mod tests {
         assert_eq!(group.first_unprocessed(), at(1));
         group.settle(at(1));
         assert_eq!(group.first_unprocessed(), Position::new(2, 1));
+    }
+
+    #[test]
+    fn moved_back_a_group_keeps_what_it_has_to_process_again() {
+        let ada = name("ada");
+        let mut group = Group::new(Position::ZERO);
+        for n in 1..=5 {
+            group.deliver(&ada, at(n), 0);
+            if n < 5 {
+                group.settle(at(n));
+            }
+        }
+        group.seek(at(2));
+        assert_eq!(group.first_unprocessed(), Position::new(2, 1));
+    }
+
+    #[test]
+    fn an_owner_has_at_once_what_was_held_before_it() {
+        let (ada, bob) = (name("ada"), name("bob"));
+        let mut group = Group::new(Position::ZERO);
+        group.deliver(&ada, at(1), 0);
+        group.deliver(&ada, at(2), 0);
+        group.retry(&ada, at(2), 500);
+        group.release_all(10);
+        let taken = group.take_over(&bob, 10, LEASE, 10);
+        assert_eq!(
+            taken,
+            [Grant {
+                position: at(1),
+                attempt: 2
+            }]
+        );
+        assert_eq!(group.take_over(&bob, 500, LEASE, 10)[0].position, at(2));
+    }
+
+    #[test]
+    fn only_the_silent_who_hold_nothing_are_removed() {
+        let (ada, bob, cyd) = (name("ada"), name("bob"), name("cyd"));
+        let mut group = Group::new(Position::ZERO);
+        group.deliver(&ada, at(1), 0);
+        group.retry(&ada, at(1), 10_000);
+        group.seen(&bob, 0);
+        group.seen(&cyd, 600);
+        assert_eq!(group.remove_silent(1000, 1000), [bob]);
+        group.settle(at(1));
+        assert_eq!(group.remove_silent(1000, 1000), [ada]);
+        assert_eq!(group.members().count(), 1);
     }
 
     #[derive(Debug, Clone)]

@@ -2,7 +2,8 @@
 //!
 //! * [`message`], [`meta`], [`topic`], [`position`]: what travels, and where it stands.
 //! * [`broker`], [`lease`], [`upkeep`]: the contract every backend keeps, small enough to read in one sitting.
-//! * [`group`], [`ownership`], [`lanes`], [`pending`], [`retry`], [`retention`]: pure state machines; inputs and `now` in, decisions out.
+//! * [`group`], [`lease_table`], [`once`], [`schedule`], [`ownership`], [`lanes`], [`pending`], [`retry`], [`retention`]: pure
+//!   state machines; inputs and `now` in, decisions out.
 //! * [`memory`]: the in-memory broker, the executable specification of the contract.
 //! * [`error`]: failures, named by what the caller does next.
 //!
@@ -15,15 +16,18 @@ pub mod error;
 pub mod group;
 pub mod lanes;
 pub mod lease;
+pub mod lease_table;
 pub mod memory;
 pub mod message;
 pub mod meta;
+pub mod once;
 pub mod ownership;
 pub mod partition;
 pub mod pending;
 pub mod position;
 pub mod retention;
 pub mod retry;
+pub mod schedule;
 pub mod stats;
 pub mod time;
 pub mod topic;

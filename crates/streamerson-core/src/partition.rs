@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytestring::ByteString;
 use serde::Deserialize;
 
-use crate::{Message, Result, Topic};
+use crate::{Error, Message, Result, Topic};
 
 /// The most partitions a topic can be divided into.
 pub const MOST: u32 = 1024;
@@ -54,4 +54,48 @@ pub fn written_key(message: &Message) -> Option<ByteString> {
     }
     let keyed: Keyed<'_> = serde_json::from_slice(&message.meta).ok()?;
     keyed.key.map(|key| ByteString::from(key.into_owned()))
+}
+
+/// Refuses what a topic cannot be divided into, and topics that are not divided: dead letters and inboxes.
+pub fn check(topic: &Topic, partitions: u32) -> Result<()> {
+    if !(1..=MOST).contains(&partitions) {
+        return Err(Error::invalid(
+            "invalid-partitions",
+            format!(
+                "topic {topic} cannot be divided into {partitions} partitions: use 1 to {MOST}"
+            ),
+        ));
+    }
+    if topic.is_inbox() || topic.is_dead_letters() {
+        return Err(Error::invalid(
+            "invalid-partitions",
+            format!("{topic} cannot be divided: inboxes and dead letters are whole"),
+        ));
+    }
+    self::topic(topic, partitions - 1).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_divided_is_refused() {
+        let orders = Topic::new("orders").unwrap();
+        for (topic, partitions, fits) in [
+            (&orders, 0, false),
+            (&orders, 1, true),
+            (&orders, MOST, true),
+            (&orders, MOST + 1, false),
+            (&orders.dead_letters(), 4, false),
+            (&Topic::inbox("gw").unwrap(), 4, false),
+            (&Topic::new("x".repeat(199)).unwrap(), 4, false),
+        ] {
+            assert_eq!(
+                check(topic, partitions).is_ok(),
+                fits,
+                "{topic} {partitions}"
+            );
+        }
+    }
 }

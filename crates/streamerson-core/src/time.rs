@@ -12,6 +12,11 @@ pub fn unix_ms() -> u64 {
         .map_or(0, |since| since.as_millis() as u64)
 }
 
+/// `duration` in whole milliseconds; what is too long for that is as long as can be.
+pub fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
+
 /// A monotonic clock that counts milliseconds from its creation.
 #[derive(Debug, Clone, Copy)]
 pub struct Monotonic {

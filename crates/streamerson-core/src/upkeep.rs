@@ -36,7 +36,8 @@ pub trait Upkeep {
     ) -> BoxFuture<'a, Result<()>>;
 
     /// Takes one entry out of a topic, and appends `outputs` in the same step. `false`: it is not there, and nothing
-    /// happened. So what moves an entry moves it once, however often it is tried.
+    /// happened. So what moves an entry moves it once, however often it is tried; and a delivery of it that is not settled
+    /// yet cannot be any more: [`Fenced`](crate::ErrorKind::Fenced).
     fn take<'a>(
         &'a self,
         topic: &'a Topic,
@@ -44,7 +45,8 @@ pub trait Upkeep {
         outputs: Vec<Append>,
     ) -> BoxFuture<'a, Result<bool>>;
 
-    /// Removes a group and forgets what it held. `false`: there was none.
+    /// Removes a group and forgets what it held. `false`: there was none. Members that are left in it are told
+    /// [`NotFound`](crate::ErrorKind::NotFound), or create it again where they know that all is settled.
     fn remove_group<'a>(&'a self, topic: &'a Topic, group: &'a Name)
     -> BoxFuture<'a, Result<bool>>;
 
@@ -53,7 +55,8 @@ pub trait Upkeep {
     fn remove_topic<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<bool>>;
 
     /// Removes the members of a group that gave no sign of life for `silent` and hold nothing; never one that holds
-    /// something. Answers who went.
+    /// something. Answers who went; one that lives after all is listed again with its next delivery. A group that does
+    /// not exist is [`NotFound`](crate::ErrorKind::NotFound), code `group-not-found`.
     fn remove_members<'a>(
         &'a self,
         topic: &'a Topic,
@@ -61,7 +64,8 @@ pub trait Upkeep {
         silent: Duration,
     ) -> BoxFuture<'a, Result<Vec<Name>>>;
 
-    /// Divides a topic into `partitions`, if it is not divided yet; answers into how many it is.
+    /// Divides a topic into `partitions` (1 to [`MOST`](crate::partition::MOST)), if it is not divided yet; answers into
+    /// how many it is.
     ///
     /// The partitions of `orders` are the topics `orders.0`, `orders.1` and so on; see [`crate::partition`].
     fn divide<'a>(&'a self, topic: &'a Topic, partitions: u32) -> BoxFuture<'a, Result<u32>>;
