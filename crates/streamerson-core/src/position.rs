@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::{Error, Result};
 
@@ -41,6 +42,28 @@ impl Position {
     /// The second number: the counter within the first.
     pub const fn minor(self) -> u64 {
         self.minor
+    }
+
+    /// Time from then to `now_unix_ms`, where the broker stamps time; zero when the clocks disagree.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use streamerson_core::Position;
+    ///
+    /// assert_eq!(Position::new(1_000, 7).age(3_500), Duration::from_millis(2_500));
+    /// assert_eq!(Position::new(1_000, 7).age(900), Duration::ZERO);
+    /// ```
+    pub fn age(self, now_unix_ms: u64) -> Duration {
+        Duration::from_millis(now_unix_ms.saturating_sub(self.major))
+    }
+
+    /// The greatest position before this one; none before the first.
+    pub const fn predecessor(self) -> Option<Position> {
+        match (self.major, self.minor) {
+            (0, 0) => None,
+            (major, 0) => Some(Position::new(major - 1, u64::MAX)),
+            (major, minor) => Some(Position::new(major, minor - 1)),
+        }
     }
 
     /// The next position a broker may give at `now_ms`: never at or before `self`, even when the clock goes back.
@@ -122,6 +145,14 @@ impl FromStr for Start {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_predecessor_is_the_greatest_position_before() {
+        assert_eq!(Position::new(5, 2).predecessor(), Some(Position::new(5, 1)));
+        let before = Position::new(5, 0).predecessor();
+        assert_eq!(before, Some(Position::new(4, u64::MAX)));
+        assert_eq!(Position::ZERO.predecessor(), None);
+    }
 
     #[test]
     fn successor_grows_when_the_clock_goes_back() {

@@ -11,6 +11,9 @@ use crate::Position;
 pub struct TopicStats {
     /// Messages held.
     pub length: u64,
+    /// Messages appended so far: for rates. It only grows, but may begin anew with the broker; absent when the broker cannot
+    /// tell.
+    pub appended: Option<u64>,
     /// Position of the oldest message held.
     #[serde(serialize_with = "as_text")]
     pub first: Option<Position>,
@@ -57,6 +60,22 @@ pub struct MemberStats {
     /// Time since its last sign of life.
     #[serde(rename = "idle_ms", serialize_with = "as_ms")]
     pub idle: Duration,
+}
+
+impl GroupStats {
+    /// How long the oldest message that is not delivered yet has waited at `now_unix_ms`; zero when there is none.
+    pub fn lag_age(&self, now_unix_ms: u64) -> Duration {
+        age(self.next, now_unix_ms)
+    }
+
+    /// How old the oldest message delivered and not settled is at `now_unix_ms`; zero when there is none.
+    pub fn oldest_pending_age(&self, now_unix_ms: u64) -> Duration {
+        age(self.oldest_pending, now_unix_ms)
+    }
+}
+
+fn age(position: Option<Position>, now_unix_ms: u64) -> Duration {
+    position.map_or(Duration::ZERO, |position| position.age(now_unix_ms))
 }
 
 fn as_text<S: serde::Serializer>(

@@ -199,6 +199,7 @@ fn stats(view: &TopicView<'_>, now: Millis) -> TopicStats {
     });
     TopicStats {
         length: view.length,
+        appended: Some(view.appended),
         first: view.first,
         last: view.last,
         scheduled: 0,

@@ -355,6 +355,7 @@ impl Engine {
         Some(look(&TopicView {
             expires: inbox.then(|| topic.written.saturating_add(state::INBOX_TTL)),
             length: topic.len(),
+            appended: topic.appended,
             first: topic.first(),
             last: (topic.last > Position::ZERO).then_some(topic.last),
             groups: &topic.groups,

@@ -27,6 +27,7 @@ pub(crate) async fn stats(broker: &RedisBroker, topic: &Topic) -> Result<TopicSt
     let mut stats = TopicStats {
         scheduled: 0,
         length: number(&stream, "length"),
+        appended: stream.field("entries-added").and_then(Reply::as_number),
         first: stream
             .field("first-entry")
             .and_then(Reply::as_list)

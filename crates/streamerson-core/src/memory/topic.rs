@@ -25,6 +25,8 @@ const INBOX_LIMIT: usize = 10_000;
 pub(super) struct TopicState {
     entries: VecDeque<(Position, Message)>,
     last: Position,
+    /// Entries ever added.
+    total: u64,
     scheduled: Schedule<Message>,
     appended: Remembered<Position>,
     pub(super) groups: BTreeMap<Name, GroupState>,
@@ -55,6 +57,7 @@ impl TopicState {
         TopicState {
             entries: VecDeque::new(),
             last: Position::ZERO,
+            total: 0,
             scheduled: Schedule::default(),
             appended: Remembered::default(),
             groups: BTreeMap::new(),
@@ -100,6 +103,7 @@ impl TopicState {
 
     fn publish(&mut self, topic: &Topic, position: Position, message: Message) {
         self.last = position;
+        self.total += 1;
         self.entries.push_back((position, message));
         if topic.is_inbox() && self.entries.len() > INBOX_LIMIT {
             self.entries.pop_front();
@@ -233,6 +237,7 @@ impl TopicState {
         let groups = self.groups.iter();
         TopicStats {
             length: self.entries.len() as u64,
+            appended: Some(self.total),
             first: self.entries.front().map(|(position, _)| *position),
             last: (self.last > Position::ZERO).then_some(self.last),
             scheduled: self.scheduled.len() as u64,

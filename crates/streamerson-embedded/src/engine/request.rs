@@ -80,6 +80,8 @@ pub(crate) enum Trim {
 pub(crate) struct TopicView<'a> {
     /// Entries held.
     pub(crate) length: u64,
+    /// Entries committed since it was opened, and those found then.
+    pub(crate) appended: u64,
     /// Position of the oldest entry held.
     pub(crate) first: Option<Position>,
     /// Position of the newest entry ever committed.

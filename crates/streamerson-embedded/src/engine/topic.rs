@@ -24,6 +24,8 @@ pub(crate) struct TopicState {
     cold: Cold,
     recent: VecDeque<Stored>,
     recent_bytes: usize,
+    /// Entries ever added to it here.
+    pub(crate) appended: u64,
     /// The newest position given; it may not be committed yet.
     pub(crate) assigned: Position,
     /// The newest position committed.
@@ -137,6 +139,7 @@ impl TopicState {
         self.recent_bytes += bytes;
         self.last = self.last.max(stored.position);
         self.removed = false;
+        self.appended += 1;
         self.recent.push_back(stored);
         bytes
     }
@@ -145,6 +148,7 @@ impl TopicState {
     pub(crate) fn push_cold(&mut self, position: Position, place: Place) {
         self.last = self.last.max(position);
         self.removed = false;
+        self.appended += 1;
         self.cold.push(position, place);
     }
 

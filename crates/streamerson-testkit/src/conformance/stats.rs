@@ -51,6 +51,7 @@ pub async fn a_topic_tells_what_it_holds(trial: Trial) {
         assert_eq!(stats.length, 2 * n);
         assert_eq!(stats.first, positions.first().copied());
         assert_eq!(stats.last, positions.last().copied());
+        assert!(stats.appended.is_none_or(|appended| appended == 2 * n));
         assert_eq!(stats.groups, []);
     }
 }

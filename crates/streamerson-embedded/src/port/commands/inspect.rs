@@ -34,8 +34,16 @@ fn stream(session: &mut Session, mut arguments: Arguments) -> BoxFuture<'_, Answ
             ));
         }
         let engine = session.engine();
-        let look = |view: &TopicView<'_>| (view.length, view.first, view.last, view.groups.len());
-        let (length, first, last, groups) =
+        let look = |view: &TopicView<'_>| {
+            (
+                view.length,
+                view.appended,
+                view.first,
+                view.last,
+                view.groups.len(),
+            )
+        };
+        let (length, appended, first, last, groups) =
             engine.with_topic(&topic, look).ok_or(Failure::NO_KEY)?;
         let ends = first.zip(last).unwrap_or_default();
         let mut entries = Vec::new();
@@ -55,7 +63,7 @@ fn stream(session: &mut Session, mut arguments: Arguments) -> BoxFuture<'_, Answ
             ("radix-tree-nodes", Reply::Integer(0)),
             ("last-generated-id", Reply::Id(last.unwrap_or_default())),
             ("max-deleted-entry-id", Reply::Id(Position::ZERO)),
-            ("entries-added", Reply::Integer(length as i64)),
+            ("entries-added", Reply::Integer(appended as i64)),
             (
                 "recorded-first-entry-id",
                 Reply::Id(first.unwrap_or_default()),
