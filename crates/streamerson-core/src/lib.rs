@@ -2,8 +2,8 @@
 //!
 //! * [`message`], [`meta`], [`topic`], [`position`]: what travels, and where it stands.
 //! * [`broker`], [`lease`], [`upkeep`]: the contract every backend keeps, small enough to read in one sitting.
-//! * [`group`], [`lease_table`], [`once`], [`schedule`], [`ownership`], [`lanes`], [`pending`], [`retry`], [`retention`]: pure
-//!   state machines; inputs and `now` in, decisions out.
+//! * [`group`], [`intake`], [`lanes`], [`lease_table`], [`once`], [`ownership`], [`pending`], [`retry`], [`retention`],
+//!   [`schedule`], [`janitor`]: pure state machines; inputs and `now` in, decisions out.
 //! * [`memory`]: the in-memory broker, the executable specification of the contract.
 //! * [`error`]: failures, named by what the caller does next.
 //!
@@ -14,6 +14,8 @@ pub mod dead_letter;
 pub mod durability;
 pub mod error;
 pub mod group;
+pub mod intake;
+pub mod janitor;
 pub mod lanes;
 pub mod lease;
 pub mod lease_table;
