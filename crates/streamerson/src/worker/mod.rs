@@ -1,7 +1,8 @@
 //! The worker: reads topics as a member of a consumer group, and settles what the router answered.
 //!
-//! Per topic: one task reads and runs handlers (`running`), one settles in batches (`settling`), one keeps the
-//! leases of everything held (`held`), one trims (`trim`). What follows from a reply is decided in `outcome`.
+//! Per topic: one task reads and runs handlers (`running`), one settles in batches (`settling`), one cleans if that is
+//! its duty (`janitor`). A thread of its own keeps the leases of everything held (`heartbeat`). What follows from a reply is
+//! decided in `outcome`. Topics come and go (`topics`, `handle`).
 //!
 //! # What is promised
 //!
@@ -9,31 +10,38 @@
 //! exactly once, in one step with its acknowledgement. So a handler may run twice: after the loss of its worker, or when
 //! it was silent for a lease. What it does outside of the broker must bear that; the message's id is the same each time.
 
+mod handle;
 mod handling;
+mod heartbeat;
 mod held;
+mod janitor;
 mod outcome;
+mod rate;
 mod running;
+mod seat;
 mod serve;
+mod settings;
 mod settling;
 mod stats;
-mod trim;
+mod topics;
 
 use std::convert::Infallible;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
 use streamerson_core::retention::Retention;
 use streamerson_core::retry::RetryPolicy;
-use streamerson_core::{Broker, Error, Membership, Name, Result, Start, Topic, message};
+use streamerson_core::{Broker, Membership, Name, Result, Start, Topic, message};
+use tokio::sync::mpsc;
 use tower::Service;
 
 use crate::{Reply, Request};
+pub use handle::WorkerHandle;
 pub use serve::Serve;
+use settings::Settings;
 pub use stats::{Counters, WorkerStats};
-
-/// The shortest lease: a shorter one would be lost in every scheduling delay.
-const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 
 /// Reads topics as a member of a consumer group, runs a handler per message, and settles what it answered.
 ///
@@ -64,22 +72,8 @@ pub struct Worker {
     /// Or the first mistake, answered when the worker is served.
     settings: Result<Settings>,
     counters: Counters,
-}
-
-#[derive(Debug)]
-struct Settings {
-    broker: Arc<dyn Broker>,
-    topics: Vec<Topic>,
-    group: Option<Name>,
-    member: Name,
-    start: Start,
-    concurrency: usize,
-    prefetch: usize,
-    lease: Duration,
-    retry: RetryPolicy,
-    retention: Option<Retention>,
-    drain: Duration,
-    counters: Counters,
+    handle: WorkerHandle,
+    commands: mpsc::Receiver<handle::Command>,
 }
 
 impl Worker {
@@ -93,21 +87,31 @@ impl Worker {
     /// A worker on `broker`. It needs a [`topic`](Worker::topic) and a [`group`](Worker::group).
     pub fn new(broker: Arc<dyn Broker>) -> Worker {
         let counters = Counters::default();
-        let settings = Name::new(format!("w-{}", message::new_id())).map(|member| Settings {
+        let (handle, commands) = handle::channel();
+        let settings = Name::new(format!("w-{}", message::new_id())).map(|instance| Settings {
             broker,
             topics: Vec::new(),
             group: None,
-            member,
+            member: None,
+            instance,
             start: Start::Earliest,
             concurrency: 64,
             prefetch: 0,
+            prefetch_bytes: 16 << 20,
+            rate: None,
+            handler_timeout: None,
             lease: Membership::DEFAULT_LEASE,
             retry: RetryPolicy::default(),
             retention: Some(Worker::DEFAULT_RETENTION),
             drain: Duration::from_secs(10),
             counters: counters.clone(),
         });
-        Worker { settings, counters }
+        Worker {
+            settings,
+            counters,
+            handle,
+            commands,
+        }
     }
 
     /// A topic to work on; one or several.
@@ -126,10 +130,12 @@ impl Worker {
         })
     }
 
-    /// The name of this member, unique within the group; by default a random one.
+    /// The name of this member, unique within the group; by default a random one, which is forgotten a while after the
+    /// worker is gone. While another worker has the name, serving waits for up to a lease, and then fails with
+    /// [`Conflict`](crate::core::ErrorKind::Conflict), code `member-taken`.
     pub fn member(self, member: impl Into<ByteString>) -> Worker {
         self.set(|settings| {
-            settings.member = Name::new(member)?;
+            settings.member = Some(Name::new(member)?);
             Ok(())
         })
     }
@@ -159,8 +165,54 @@ impl Worker {
         })
     }
 
+    /// How many bytes of messages may wait here for a handler, per topic; 16 MiB by default. A larger message still comes,
+    /// alone. Sizes are known only once messages have come: the worker goes by those it has seen of late.
+    pub fn prefetch_bytes(self, bytes: usize) -> Worker {
+        self.set(|settings| {
+            settings.prefetch_bytes = bytes;
+            Ok(())
+        })
+    }
+
+    /// How many handlers may begin per second, over all topics of this worker; as many as there is work for by default.
+    /// For what the handlers call, which bears no more. What may not begin yet is not taken, and stays for other members.
+    pub fn rate(self, per_second: NonZeroU32) -> Worker {
+        self.set(|settings| {
+            settings.rate = Some(per_second);
+            Ok(())
+        })
+    }
+
+    /// How long a handler may take; without a limit by default, because only the application knows.
+    ///
+    /// Beyond the limit the handler is dropped at its next `.await`, and its message failed with 504 `handler-timeout`:
+    /// tried again if nobody waits for the answer. A handler that blocks its thread cannot be stopped; then the worker stops
+    /// giving signs of life for its message, and another member takes over within a lease. Should the first one end
+    /// after all, one of the two results counts, as always. Set this wherever a handler could hang: without it, a hanging
+    /// handler keeps its message for as long as the worker runs.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use streamerson::{Worker, connect};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> streamerson::Result<()> {
+    /// let worker = Worker::new(connect("memory:").await?)
+    ///     .topic("mail")
+    ///     .group("senders")
+    ///     .handler_timeout(Duration::from_secs(30));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn handler_timeout(self, limit: impl Into<Option<Duration>>) -> Worker {
+        self.set(|settings| {
+            settings.handler_timeout = limit.into();
+            Ok(())
+        })
+    }
+
     /// How long a message stays with a member that gives no sign of life; 5 seconds by default. Handlers may take
-    /// longer, because the worker gives signs of life for them.
+    /// longer, because the worker gives signs of life for them, from a thread of its own, so that it does so too while
+    /// handlers keep all threads busy.
     pub fn lease(self, lease: Duration) -> Worker {
         self.set(|settings| {
             settings.lease = lease;
@@ -198,6 +250,11 @@ impl Worker {
         self.counters.clone()
     }
 
+    /// A handle that adds and removes topics while the worker serves. With one, a worker may begin without topics.
+    pub fn handle(&self) -> WorkerHandle {
+        self.handle.clone()
+    }
+
     /// Serves `service`, usually a [`Router`](crate::Router), when awaited: until its shutdown if it has one, and otherwise for ever.
     ///
     /// While the broker is away it waits and tries again. It fails at once when the settings are wrong, and later only when
@@ -217,51 +274,5 @@ impl Worker {
             self.settings = Err(error);
         }
         self
-    }
-}
-
-impl Settings {
-    fn group(&self) -> Result<Name> {
-        self.group.clone().ok_or_else(|| {
-            Error::invalid("group-missing", "a worker needs a consumer group: add .group(\"NAME\"), the same for all workers that share the work")
-        })
-    }
-
-    fn check(&self) -> Result<()> {
-        self.group()?;
-        if self.topics.is_empty() {
-            return Err(Error::invalid(
-                "topic-missing",
-                "a worker needs a topic: add .topic(\"NAME\")",
-            ));
-        }
-        if let Some(topic) = self
-            .topics
-            .iter()
-            .find(|topic| topic.is_dead_letters() || topic.is_inbox())
-        {
-            return Err(Error::invalid(
-                "topic-reserved",
-                format!(
-                    "{topic} cannot be worked on: dead letters are to be replayed to their topic, and inboxes belong to clients"
-                ),
-            ));
-        }
-        if self.concurrency == 0 {
-            return Err(Error::invalid(
-                "invalid-concurrency",
-                "a concurrency of 0 would handle nothing; use at least 1",
-            ));
-        }
-        if self.lease < SHORTEST_LEASE {
-            return Err(Error::invalid(
-                "invalid-lease",
-                format!(
-                    "a lease of {:?} is too short; use at least {SHORTEST_LEASE:?}",
-                    self.lease
-                ),
-            ));
-        }
-        Ok(())
     }
 }

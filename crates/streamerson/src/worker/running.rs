@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use streamerson_core::intake::Intake;
 use streamerson_core::time::unix_ms;
 use streamerson_core::{Delivery, Error, ErrorKind, Member, Message, Receipt, Settlement};
 use tokio::sync::mpsc;
@@ -22,6 +23,7 @@ use tower::Service;
 use super::handling;
 use super::held::Held;
 use super::outcome::{Moment, Rules};
+use super::rate::Rate;
 use super::stats::{Counters, WorkerStats};
 use crate::backoff::Backoff;
 use crate::{IntoReply, Problem, Reply, Request};
@@ -35,6 +37,9 @@ const LONG: Duration = Duration::from_micros(200);
 
 /// How many handlers are spawned at once after one was long, before one is tried in place again.
 const CAUTION: u32 = 256;
+
+/// How long a handler that was stopped may take to notice.
+const STOPPING: Duration = Duration::from_secs(1);
 
 /// Why a member stopped.
 #[derive(Debug)]
@@ -52,7 +57,9 @@ pub(super) struct Runner<S> {
     pub(super) service: S,
     pub(super) rules: Rules,
     pub(super) concurrency: usize,
-    pub(super) prefetch: usize,
+    pub(super) intake: Intake,
+    pub(super) rate: Option<Arc<Rate>>,
+    pub(super) handler_timeout: Option<Duration>,
     pub(super) drain: Duration,
     pub(super) held: Arc<Held>,
     pub(super) counters: Counters,
@@ -64,6 +71,10 @@ pub(super) struct Runner<S> {
 #[derive(Default)]
 pub(super) struct Work {
     waiting: VecDeque<Delivery>,
+    /// The size of what waits, where that is of interest.
+    waiting_bytes: usize,
+    /// When the rate lets the next one begin.
+    resume: Option<tokio::time::Instant>,
     running: JoinSet<Handled>,
     settlements: Vec<Settlement>,
     stats: WorkerStats,
@@ -121,13 +132,17 @@ where
         stop: &CancellationToken,
     ) -> Result<bool, Error> {
         self.start_waiting().await;
-        let room = (self.concurrency + self.prefetch)
-            .saturating_sub(self.work.running.len() + self.work.waiting.len());
+        let room = self.intake.room(
+            self.work.running.len(),
+            self.work.waiting.len(),
+            self.work.waiting_bytes,
+        );
         if room == 0 {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(false),
                 Some(handled) = self.work.running.join_next() => self.gather(handled).await,
+                () = at(self.work.resume), if self.work.resume.is_some() => (),
             }
             return Ok(true);
         }
@@ -141,22 +156,53 @@ where
                     self.gather(handled).await;
                     self.start_waiting().await;
                 }
+                () = at(self.work.resume), if self.work.resume.is_some() => {
+                    self.start_waiting().await;
+                }
             }
         };
         self.held.add(&mut deliveries);
+        if self.intake.counts_bytes() {
+            for delivery in &deliveries {
+                let size = delivery.message.size();
+                self.intake.seen(size);
+                self.work.waiting_bytes += size;
+            }
+        }
         self.work.waiting.extend(deliveries);
         Ok(true)
     }
 
     /// Starts what waits, as far as concurrency allows, and passes on what has ended.
     async fn start_waiting(&mut self) {
-        while self.work.running.len() < self.concurrency {
+        while self.work.running.len() < self.concurrency && self.may_begin() {
             let Some(delivery) = self.work.waiting.pop_front() else {
                 break;
             };
+            if self.intake.counts_bytes() {
+                self.work.waiting_bytes -= delivery.message.size();
+            }
             self.start(delivery).await;
         }
         self.pass_on().await;
+    }
+
+    /// Whether the rate lets what waits begin; if not, notes when it will.
+    fn may_begin(&mut self) -> bool {
+        let Some(rate) = &self.rate else {
+            return true;
+        };
+        self.work.resume = None;
+        if self.work.waiting.is_empty() {
+            return false;
+        }
+        match rate.begin() {
+            Ok(()) => true,
+            Err(wait) => {
+                self.work.resume = Some(tokio::time::Instant::now() + wait);
+                false
+            }
+        }
     }
 
     async fn start(&mut self, delivery: Delivery) {
@@ -178,9 +224,11 @@ where
         if attempt > self.rules.retry.max_attempts {
             return self.settle(&message, receipt, too_many(&message, attempt).into_reply());
         }
+        self.held.begin(position);
         let service = self.service.clone();
+        let limit = self.handler_timeout;
         let mut handling = Box::pin(async move {
-            let reply = handling::reply(service, request).await;
+            let reply = handling::reply(service, request, limit).await;
             Handled {
                 message,
                 receipt,
@@ -233,6 +281,7 @@ where
     }
 
     fn settle(&mut self, message: &Message, receipt: Receipt, reply: Reply) {
+        self.held.end(receipt.position());
         let settlement =
             self.rules
                 .settlement(message, receipt, reply, Moment::now(), &mut self.work.stats);
@@ -271,7 +320,22 @@ where
                 topic = %self.rules.topic, running = self.work.running.len(),
                 "handlers did not end in time; their messages go to other members"
             );
-            self.work.running.shutdown().await;
+            // A handler that blocks its thread cannot be stopped: who is done is settled, and the rest left behind.
+            self.work.running.abort_all();
+            let stopping = async {
+                while let Some(handled) = self.work.running.join_next().await {
+                    if let Ok(handled) = handled {
+                        self.conclude(Ok(handled));
+                    }
+                }
+            };
+            if tokio::time::timeout(STOPPING, stopping).await.is_err() {
+                tracing::error!(
+                    topic = %self.rules.topic, running = self.work.running.len(),
+                    "handlers that block their threads go on; their results will be discarded"
+                );
+                self.work.running.detach_all();
+            }
         }
         self.pass_on().await;
     }
@@ -284,6 +348,13 @@ fn too_many(message: &Message, attempt: u32) -> Problem {
         attempt - 1
     );
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "too-many-attempts", text)
+}
+
+/// Waits until `time`, which is there.
+async fn at(time: Option<tokio::time::Instant>) {
+    if let Some(time) = time {
+        tokio::time::sleep_until(time).await;
+    }
 }
 
 /// Polls `future` once. The waker does nothing, because whoever is still waiting is spawned and polled again.

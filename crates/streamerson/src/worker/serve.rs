@@ -6,17 +6,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
-use streamerson_core::{Error, ErrorKind, Member, Membership, Result, Topic};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use streamerson_core::intake::Intake;
+use streamerson_core::{ErrorKind, Member, Membership, Result, Topic};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower::Service;
 
-use super::held::{self, Held};
+use super::handle::Command;
+use super::heartbeat::Heartbeat;
+use super::held::Held;
+use super::janitor::Janitor;
 use super::outcome::Rules;
+use super::rate::Rate;
 use super::running::{Runner, Stopped, Work};
-use super::{Settings, Worker, settling, trim};
+use super::seat::Seat;
+use super::settings::Settings;
+use super::topics::Topics;
+use super::{Worker, settling};
 use crate::backoff::Backoff;
 use crate::{Reply, Request};
 
@@ -75,49 +82,90 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         async move {
-            let settings = Arc::new(self.worker.settings?);
-            settings.check()?;
-            serve(settings, self.service, self.shutdown).await
+            let Worker {
+                settings,
+                handle,
+                commands,
+                ..
+            } = self.worker;
+            drop(handle);
+            let settings = settings?;
+            settings.check(commands.sender_strong_count() > 0)?;
+            serve(settings, commands, self.service, self.shutdown).await
         }
         .boxed()
     }
 }
 
+/// What the memberships of a worker share.
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    heartbeat: Heartbeat,
+    rate: Option<Arc<Rate>>,
+}
+
+impl Shared {
+    fn new(settings: Settings) -> Shared {
+        Shared {
+            heartbeat: Heartbeat::start(),
+            rate: settings.rate.map(|rate| Arc::new(Rate::new(rate))),
+            settings,
+        }
+    }
+
+    /// The bounds of what one membership holds.
+    fn intake(&self) -> Intake {
+        let Settings {
+            concurrency,
+            prefetch,
+            prefetch_bytes,
+            ..
+        } = self.settings;
+        let intake = Intake::new(concurrency, prefetch, prefetch_bytes);
+        match &self.rate {
+            Some(rate) => intake.with_burst(rate.burst()),
+            None => intake,
+        }
+    }
+}
+
 /// Serves all topics; the first to fail ends the others.
 async fn serve<S>(
-    settings: Arc<Settings>,
+    settings: Settings,
+    mut commands: mpsc::Receiver<Command>,
     service: S,
-    shutdown: BoxFuture<'static, ()>,
+    mut shutdown: BoxFuture<'static, ()>,
 ) -> Result<()>
 where
     S: Service<Request, Response = Reply, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let stop = CancellationToken::new();
-    let mut topics = JoinSet::new();
-    for topic in &settings.topics {
-        topics.spawn(serve_topic(
-            settings.clone(),
-            topic.clone(),
-            service.clone(),
-            stop.clone(),
-        ));
+    let bound = settings.drain.saturating_add(FAREWELL);
+    let initial = settings.topics.clone();
+    let mut topics = Topics::new(Arc::new(Shared::new(settings)), service);
+    for topic in initial {
+        topics.begin(topic, None);
     }
     let mut outcome = Ok(());
-    tokio::select! {
-        () = shutdown => (),
-        Some(ended) = topics.join_next() => outcome = flatten(ended),
+    while outcome.is_ok() {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(command) = commands.recv() => topics.obey(command),
+            Some(ended) = topics.ended() => outcome = ended,
+            // Nothing to do, and nobody to ask for more.
+            else => {
+                shutdown.await;
+                return outcome;
+            }
+        }
     }
-    stop.cancel();
+    topics.stop();
     let rest = async {
-        while let Some(ended) = topics.join_next().await {
-            outcome = std::mem::replace(&mut outcome, Ok(())).and(flatten(ended));
+        while let Some(ended) = topics.ended().await {
+            outcome = std::mem::replace(&mut outcome, Ok(())).and(ended);
         }
     };
-    if tokio::time::timeout(settings.drain.saturating_add(FAREWELL), rest)
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(bound, rest).await.is_err() {
         tracing::warn!(
             "the broker did not take the last results in time; their messages go to other members"
         );
@@ -125,64 +173,80 @@ where
     outcome
 }
 
-fn flatten(ended: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
-    ended.unwrap_or_else(|error| {
-        Err(Error::new(
-            ErrorKind::Internal,
-            "worker-panicked",
-            format!("the worker itself failed: {error}"),
-        ))
-    })
-}
-
-/// Serves one topic: joins, works, leaves, and joins again if the membership was lost.
-async fn serve_topic<S>(
-    settings: Arc<Settings>,
+/// Serves one topic: joins, works, leaves, and joins again if the membership was lost. Whoever waits for `joined` is told
+/// how that went.
+pub(super) async fn serve_topic<S>(
+    shared: Arc<Shared>,
     topic: Topic,
     service: S,
     stop: CancellationToken,
+    mut joined: Option<oneshot::Sender<Result<()>>>,
 ) -> Result<()>
 where
     S: Service<Request, Response = Reply, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let _trimming = settings.retention.map(|retention| {
-        let trimming = trim::run(
-            settings.broker.clone(),
-            topic.clone(),
-            retention,
-            settings.counters.clone(),
-        );
-        AbortOnDropHandle::new(tokio::spawn(trimming))
-    });
+    let settings = &shared.settings;
+    let cleaning = Janitor::new(settings, &topic)?.run(stop.clone());
+    let cleaning = AbortOnDropHandle::new(tokio::spawn(cleaning));
+    let seat = Seat::needed(settings, &topic)?;
     let mut backoff = Backoff::new();
-    loop {
-        let joined = tokio::select! {
-            joined = join(&settings, &topic) => joined?,
-            () = stop.cancelled() => return Ok(()),
+    let ended = loop {
+        let member = tokio::select! {
+            member = join(settings, &topic, seat.as_ref()) => member,
+            () = stop.cancelled() => break Ok(()),
         };
-        match serve_member(&settings, &topic, service.clone(), joined, &stop).await {
-            Stopped::Asked => return Ok(()),
-            Stopped::Failed(error) => return Err(error),
+        let member = match (member, joined.take()) {
+            (Ok(member), None) => member,
+            (Ok(member), Some(joined)) => {
+                let _ = joined.send(Ok(()));
+                member
+            }
+            (Err(error), None) => break Err(error),
+            (Err(error), Some(joined)) => {
+                let _ = joined.send(Err(error));
+                break Ok(());
+            }
+        };
+        match serve_member(
+            &shared,
+            &topic,
+            service.clone(),
+            member,
+            seat.as_ref(),
+            &stop,
+        )
+        .await
+        {
+            Stopped::Asked => break Ok(()),
+            Stopped::Failed(error) => break Err(error),
             Stopped::Lost(error) => {
                 tracing::warn!(%topic, %error, "the membership was lost; joining again")
             }
         }
         tokio::select! {
             () = backoff.wait() => (),
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => break Ok(()),
         }
+    };
+    if ended.is_ok() {
+        // It was asked to end too, and gives its duty up.
+        let _ = cleaning.await;
     }
+    ended
 }
 
 /// Joins the group, as soon as the broker lets it.
-async fn join(settings: &Settings, topic: &Topic) -> Result<Box<dyn Member>> {
+async fn join(settings: &Settings, topic: &Topic, seat: Option<&Seat>) -> Result<Box<dyn Member>> {
+    if let Some(seat) = seat {
+        seat.take().await?;
+    }
     let mut backoff = Backoff::new();
     loop {
         let membership = Membership {
             topic: topic.clone(),
             group: settings.group()?,
-            member: settings.member.clone(),
+            member: settings.member_name().clone(),
             lease: settings.lease,
             start: settings.start,
             fence: None,
@@ -199,21 +263,26 @@ async fn join(settings: &Settings, topic: &Topic) -> Result<Box<dyn Member>> {
 
 /// Works as `member` until it stops, settles what has ended, and leaves.
 async fn serve_member<S>(
-    settings: &Settings,
+    shared: &Shared,
     topic: &Topic,
     service: S,
     mut member: Box<dyn Member>,
+    seat: Option<&Seat>,
     stop: &CancellationToken,
 ) -> Stopped
 where
     S: Service<Request, Response = Reply, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
+    let settings = &shared.settings;
     let group = match settings.group() {
         Ok(group) => group,
         Err(error) => return Stopped::Failed(error),
     };
-    let held = Arc::new(Held::default());
+    // Past the limit, a handler that can be stopped is given the time to be.
+    let limit = settings.handler_timeout;
+    let held = Held::new(limit.map(|limit| limit.saturating_add(settings.lease / 3)));
+    let held = Arc::new(held);
     let (ended, settlements) = mpsc::channel(SETTLING_QUEUE);
     let settling = settling::run(
         member.settler(),
@@ -222,29 +291,45 @@ where
         settings.counters.clone(),
     );
     let settling = AbortOnDropHandle::new(tokio::spawn(settling));
-    let keeping = held::keep(held.clone(), member.settler(), settings.lease);
-    let _keeping = AbortOnDropHandle::new(tokio::spawn(keeping));
+    let _keeping = shared.heartbeat.keep(
+        held.clone(),
+        member.settler(),
+        settings.lease,
+        settings.counters.clone(),
+    );
     let runner = Runner {
         service,
         rules: Rules {
             topic: topic.clone(),
             group,
-            member: settings.member.clone(),
+            member: settings.member_name().clone(),
             retry: settings.retry,
         },
         concurrency: settings.concurrency,
-        prefetch: settings.prefetch,
+        intake: shared.intake(),
+        rate: shared.rate.clone(),
+        handler_timeout: settings.handler_timeout,
         drain: settings.drain,
         held,
         counters: settings.counters.clone(),
         ended,
         work: Work::default(),
     };
-    let stopped = runner.run(&mut *member, stop).await;
+    let ending = stop.child_token();
+    let keeping_seat = seat.map(|seat| seat.keep(&shared.heartbeat, ending.clone()));
+    let mut stopped = runner.run(&mut *member, &ending).await;
+    if let Some(seat) = seat.filter(|_| ending.is_cancelled() && !stop.is_cancelled()) {
+        stopped = Stopped::Lost(seat.taken());
+    }
     let farewell = async {
         // The runner is gone, so that settling ends with what it was given.
         let _ = settling.await;
-        member.leave().await
+        let left = member.leave().await;
+        drop(keeping_seat);
+        if let Some(seat) = seat {
+            seat.leave().await;
+        }
+        left
     };
     match tokio::time::timeout(FAREWELL, farewell).await {
         Ok(Ok(())) => (),

@@ -22,8 +22,13 @@ pub struct WorkerStats {
     pub fenced: u64,
     /// Results that the broker did not take; their messages are delivered again.
     pub unsettled: u64,
+    /// Messages given up to other members, because their handlers neither ended nor could be stopped at their time limit.
+    pub overdue: u64,
     /// Processed messages removed by the retention.
     pub trimmed: u64,
+    /// Messages removed before a group had processed them: as many as a forced retention removed, and at least one for
+    /// each loss found. An alarm.
+    pub lost: u64,
 }
 
 /// Counts along while a worker runs. Cheap to clone; all clones count the same.
@@ -41,7 +46,9 @@ struct Shared {
     dead: AtomicU64,
     fenced: AtomicU64,
     unsettled: AtomicU64,
+    overdue: AtomicU64,
     trimmed: AtomicU64,
+    lost: AtomicU64,
 }
 
 impl Counters {
@@ -55,7 +62,9 @@ impl Counters {
             dead,
             fenced,
             unsettled,
+            overdue,
             trimmed,
+            lost,
         } = &*self.shared;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         WorkerStats {
@@ -66,7 +75,9 @@ impl Counters {
             dead: read(dead),
             fenced: read(fenced),
             unsettled: read(unsettled),
+            overdue: read(overdue),
             trimmed: read(trimmed),
+            lost: read(lost),
         }
     }
 
@@ -84,6 +95,8 @@ impl Counters {
         add(&self.shared.dead, more.dead);
         add(&self.shared.fenced, more.fenced);
         add(&self.shared.unsettled, more.unsettled);
+        add(&self.shared.overdue, more.overdue);
         add(&self.shared.trimmed, more.trimmed);
+        add(&self.shared.lost, more.lost);
     }
 }

@@ -13,14 +13,15 @@ use parking_lot::Mutex;
 use streamerson::core::broker::Capabilities;
 use streamerson::core::memory::MemoryBroker;
 use streamerson::core::retention::{Retention, Trimmed};
+use streamerson::core::retry::RetryPolicy;
 use streamerson::core::stats::TopicStats;
 use streamerson::core::{
     Append, Broker, Delivery, Entry, Error, Inbox, Member, Membership, Position, Reader, Result,
     Settlement, Settler, Start, Topic,
 };
 use streamerson::worker::{Counters, WorkerStats};
-use streamerson::{Message, Meta, Router, Worker};
-use tokio::sync::oneshot;
+use streamerson::{Attempt, Json, Message, Meta, Router, Worker};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 const BOUND: Duration = Duration::from_secs(10);
@@ -99,6 +100,59 @@ impl Serving {
     pub async fn kill(self) {
         self.task.abort();
         assert!(soon(self.task).await.is_err());
+    }
+}
+
+/// Five attempts with delays too short to notice.
+pub fn hasty() -> RetryPolicy {
+    RetryPolicy {
+        base: Duration::from_millis(1),
+        ..RetryPolicy::default()
+    }
+}
+
+/// Handlers that begin, and end when they are let; and one that answers at once.
+#[derive(Clone)]
+pub struct Gate {
+    attempts: Arc<Mutex<Vec<u32>>>,
+    open: Arc<Semaphore>,
+}
+
+impl Gate {
+    pub fn new() -> Gate {
+        Gate {
+            attempts: Arc::default(),
+            open: Arc::new(Semaphore::new(0)),
+        }
+    }
+
+    /// How many handlers have begun.
+    pub fn begun(&self) -> usize {
+        self.attempts.lock().len()
+    }
+
+    /// Of each handler that has begun, which attempt of its message it was.
+    pub fn attempts(&self) -> Vec<u32> {
+        self.attempts.lock().clone()
+    }
+
+    /// Lets `n` handlers end.
+    pub fn release(&self, n: usize) {
+        self.open.add_permits(n);
+    }
+
+    /// `hold` waits at the gate, `echo` does not.
+    pub fn router(&self) -> Router {
+        let gate = self.clone();
+        let hold = move |Attempt(attempt): Attempt| {
+            let gate = gate.clone();
+            async move {
+                gate.attempts.lock().push(attempt);
+                gate.open.acquire().await.unwrap().forget();
+            }
+        };
+        let echo = |Json(value): Json<serde_json::Value>| async { Json(value) };
+        Router::new().on("hold", hold).on("echo", echo)
     }
 }
 

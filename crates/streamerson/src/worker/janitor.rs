@@ -1,0 +1,148 @@
+//! Keeps topics clean: dead members go, and what was processed long ago; what is lost is told.
+//!
+//! Every worker is ready to do it, and a lease says who does: once a period for a whole fleet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use streamerson_core::janitor::{Loss, losses};
+use streamerson_core::retention::Retention;
+use streamerson_core::stats::TopicStats;
+use streamerson_core::{Broker, ErrorKind, Name, Result, Topic};
+use tokio_util::sync::CancellationToken;
+
+use super::settings::Settings;
+use super::stats::{Counters, WorkerStats};
+
+const PERIOD: Duration = Duration::from_secs(30);
+
+/// How long the duty stays with who does not come back to it.
+const TERM: Duration = Duration::from_secs(120);
+
+/// A member that was silent for so many leases is not coming back; one that does is a member again.
+const SILENT_LEASES: u32 = 20;
+
+/// How long a worker that ends may take to give the duty up.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The janitor of one topic, as one worker plays it.
+pub(super) struct Janitor {
+    broker: Arc<dyn Broker>,
+    topic: Topic,
+    holder: Name,
+    duty: Name,
+    retention: Option<Retention>,
+    silent: Duration,
+    counters: Counters,
+    /// The topic at the last round, while the duty is ours.
+    before: Option<TopicStats>,
+}
+
+impl Janitor {
+    pub(super) fn new(settings: &Settings, topic: &Topic) -> Result<Janitor> {
+        // Who keeps everything must not keep others from trimming.
+        let duty = match settings.retention {
+            Some(_) => "janitor",
+            None => "janitor.keep",
+        };
+        Ok(Janitor {
+            broker: settings.broker.clone(),
+            topic: topic.clone(),
+            holder: settings.instance.clone(),
+            duty: Name::new(duty)?,
+            retention: settings.retention,
+            silent: PERIOD.max(settings.lease.saturating_mul(SILENT_LEASES)),
+            counters: settings.counters.clone(),
+            before: None,
+        })
+    }
+
+    /// Cleans now and then, until `stop`.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut on_duty = false;
+        loop {
+            // Spread over the period, so that the workers of a fleet do not ask all at once.
+            let pause = PERIOD.mul_f64(0.5 + rand::random::<f64>());
+            tokio::select! {
+                () = tokio::time::sleep(pause) => (),
+                () = stop.cancelled() => break,
+            }
+            match self.round().await {
+                Ok(was_on_duty) => on_duty = was_on_duty,
+                // The topic begins with its first message.
+                Err(error) if error.kind() == ErrorKind::NotFound => (),
+                Err(error) => {
+                    tracing::warn!(topic = %self.topic, %error, "the topic cannot be cleaned at the moment");
+                }
+            }
+        }
+        if on_duty {
+            let release = self.broker.release(&self.topic, &self.duty, &self.holder);
+            // Otherwise it ends with its term.
+            let _ = tokio::time::timeout(FAREWELL, release).await;
+        }
+    }
+
+    /// Answers whether the duty is ours.
+    async fn round(&mut self) -> Result<bool> {
+        let lease = self
+            .broker
+            .acquire(&self.topic, &self.duty, &self.holder, TERM)
+            .await?;
+        if lease.holder != self.holder {
+            self.before = None;
+            return Ok(false);
+        }
+        let now = self.broker.stats(&self.topic).await?;
+        for loss in losses(self.before.as_ref(), &now) {
+            self.tell(&loss);
+        }
+        for group in &now.groups {
+            self.bury(&Name::new(group.name.clone())?).await?;
+        }
+        self.before = Some(now);
+        if let Some(retention) = self.retention {
+            self.trim(retention).await?;
+        }
+        Ok(true)
+    }
+
+    /// Removes the members of `group` that are dead.
+    async fn bury(&self, group: &Name) -> Result<()> {
+        let gone = self
+            .broker
+            .remove_members(&self.topic, group, self.silent)
+            .await?;
+        if !gone.is_empty() {
+            tracing::info!(topic = %self.topic, %group, members = gone.len(), "members that were silent for long were removed");
+        }
+        Ok(())
+    }
+
+    async fn trim(&mut self, retention: Retention) -> Result<()> {
+        let trimmed = self.broker.trim(&self.topic, retention).await?;
+        if trimmed.lost > 0 {
+            tracing::error!(topic = %self.topic, lost = trimmed.lost, "the retention removed messages that a group had not processed");
+            // It is told; the next round must not find it again.
+            self.before = None;
+        }
+        self.counters.add(&WorkerStats {
+            trimmed: trimmed.removed,
+            lost: trimmed.lost,
+            ..WorkerStats::default()
+        });
+        Ok(())
+    }
+
+    fn tell(&self, loss: &Loss) {
+        tracing::error!(
+            topic = %self.topic, group = loss.group, position = %loss.position, delivered = loss.delivered,
+            "messages are gone before the group had processed them: somebody trimmed the topic, or its server did"
+        );
+        // How many there were, nobody knows.
+        self.counters.add(&WorkerStats {
+            lost: 1,
+            ..WorkerStats::default()
+        });
+    }
+}

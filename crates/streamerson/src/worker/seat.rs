@@ -1,0 +1,116 @@
+//! The seat of a member that was given a name: one at a time may have it.
+//!
+//! Two members of one name would look like one to the broker: each would give back, on leaving, what the other works on.
+//! Members without a given name have a random one, and need no seat.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use streamerson_core::{Broker, Error, ErrorKind, Name, Result, Topic};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::heartbeat::Heartbeat;
+use super::settings::Settings;
+use crate::backoff::Backoff;
+
+/// Added to the time a lease has left, so that it has ended for sure.
+const MARGIN: Duration = Duration::from_millis(20);
+
+/// What the lease of a seat is for.
+#[derive(Clone)]
+pub(super) struct Seat {
+    broker: Arc<dyn Broker>,
+    topic: Topic,
+    name: Name,
+    holder: Name,
+    lease: Duration,
+}
+
+impl Seat {
+    /// The seat that `settings` need on `topic`, if any.
+    pub(super) fn needed(settings: &Settings, topic: &Topic) -> Result<Option<Seat>> {
+        let Some(member) = &settings.member else {
+            return Ok(None);
+        };
+        Ok(Some(Seat {
+            broker: settings.broker.clone(),
+            topic: topic.clone(),
+            name: Name::new(format!("seat.{}.{member}", settings.group()?))?,
+            holder: settings.instance.clone(),
+            lease: settings.lease,
+        }))
+    }
+
+    /// Takes the seat. One whose holder died becomes free within its lease; one that is renewed meanwhile is taken:
+    /// [`Conflict`](ErrorKind::Conflict).
+    pub(super) async fn take(&self) -> Result<()> {
+        let mut backoff = Backoff::new();
+        let mut waited = false;
+        loop {
+            match self.acquire().await {
+                Ok(None) => return Ok(()),
+                Ok(Some(_)) if waited => return Err(self.taken()),
+                Ok(Some(remaining)) => {
+                    tracing::info!(seat = %self.name, ?remaining, "the seat was not left in order; waiting for its end");
+                    waited = true;
+                    tokio::time::sleep(remaining + MARGIN).await;
+                }
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown) =>
+                {
+                    tracing::warn!(%error, "the seat cannot be taken at the moment");
+                    backoff.wait().await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Keeps the seat for as long as the answer lives; cancels `lost` when somebody else has it.
+    pub(super) fn keep(
+        &self,
+        heartbeat: &Heartbeat,
+        lost: CancellationToken,
+    ) -> AbortOnDropHandle<()> {
+        let seat = self.clone();
+        heartbeat.spawn(async move {
+            loop {
+                tokio::time::sleep(seat.lease / 3).await;
+                match seat.acquire().await {
+                    Ok(None) => (),
+                    Ok(Some(_)) => return lost.cancel(),
+                    Err(error) => tracing::warn!(%error, "the seat cannot be kept at the moment"),
+                }
+            }
+        })
+    }
+
+    /// Leaves the seat to others, at once.
+    pub(super) async fn leave(&self) {
+        let release = self.broker.release(&self.topic, &self.name, &self.holder);
+        if let Err(error) = release.await {
+            tracing::warn!(%error, "the seat could not be left in order");
+        }
+    }
+
+    pub(super) fn taken(&self) -> Error {
+        Error::new(
+            ErrorKind::Conflict,
+            "member-taken",
+            format!(
+                "another worker sits on {} of topic {}: give each member of a group its own name, or none",
+                self.name, self.topic
+            ),
+        )
+    }
+
+    /// `None`: it is ours. Otherwise how long it is somebody else's at least.
+    async fn acquire(&self) -> Result<Option<Duration>> {
+        let lease = self
+            .broker
+            .acquire(&self.topic, &self.name, &self.holder, self.lease)
+            .await?;
+        Ok((lease.holder != self.holder).then_some(lease.remaining))
+    }
+}

@@ -1,0 +1,120 @@
+//! The topics of a worker at work: each is served by a task of its own, and may come and go.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use streamerson_core::{Error, ErrorKind, Result, Topic};
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use super::handle::Command;
+use super::serve::{Shared, serve_topic};
+use super::settings::check_topic;
+use crate::{Reply, Request};
+
+/// What is served now.
+pub(super) struct Topics<S> {
+    shared: Arc<Shared>,
+    service: S,
+    stop: CancellationToken,
+    tasks: JoinSet<(Topic, Result<()>)>,
+    served: HashMap<Topic, Served>,
+}
+
+struct Served {
+    stop: CancellationToken,
+    /// Who waits for its end.
+    waiting: Vec<oneshot::Sender<Result<bool>>>,
+}
+
+impl<S> Topics<S>
+where
+    S: Service<Request, Response = Reply, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    pub(super) fn new(shared: Arc<Shared>, service: S) -> Topics<S> {
+        Topics {
+            shared,
+            service,
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+            served: HashMap::new(),
+        }
+    }
+
+    /// Serves `topic` too. With `joined`, failing to join is for whoever waits there, and otherwise for the worker.
+    pub(super) fn begin(&mut self, topic: Topic, joined: Option<oneshot::Sender<Result<()>>>) {
+        let stop = self.stop.child_token();
+        let serving = serve_topic(
+            self.shared.clone(),
+            topic.clone(),
+            self.service.clone(),
+            stop.clone(),
+            joined,
+        );
+        let name = topic.clone();
+        self.tasks.spawn(async move { (name, serving.await) });
+        let waiting = Vec::new();
+        self.served.insert(topic, Served { stop, waiting });
+    }
+
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Add { topic, done } => self.add(topic, done),
+            Command::Remove { topic, done } => match self.served.get_mut(&topic) {
+                Some(served) => {
+                    served.stop.cancel();
+                    served.waiting.push(done);
+                }
+                // Whoever asked may have gone.
+                None => drop(done.send(Ok(false))),
+            },
+        }
+    }
+
+    fn add(&mut self, topic: Topic, done: oneshot::Sender<Result<()>>) {
+        let answer = match self.served.get(&topic) {
+            Some(served) if served.stop.is_cancelled() => Err(Error::new(
+                ErrorKind::Conflict,
+                "topic-leaving",
+                format!("{topic} is being removed from the worker: add it when that is done"),
+            )),
+            Some(_) => Ok(()),
+            None => match check_topic(&topic) {
+                Ok(()) => return self.begin(topic, Some(done)),
+                Err(error) => Err(error),
+            },
+        };
+        let _ = done.send(answer);
+    }
+
+    /// The next end of a topic's task; `None` when nothing is served.
+    pub(super) async fn ended(&mut self) -> Option<Result<()>> {
+        let ended = self.tasks.join_next().await?;
+        Some(ended.map_or_else(|error| Err(panicked(&error)), |end| self.note(end)))
+    }
+
+    fn note(&mut self, (topic, outcome): (Topic, Result<()>)) -> Result<()> {
+        let waiting = self.served.remove(&topic).map(|served| served.waiting);
+        for done in waiting.into_iter().flatten() {
+            let _ = done.send(outcome.clone().map(|()| true));
+        }
+        outcome
+    }
+
+    /// Asks every topic's task to end.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+fn panicked(error: &JoinError) -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        "worker-panicked",
+        format!("the worker itself failed: {error}"),
+    )
+}
