@@ -1,12 +1,20 @@
 //! A message in the making, as the builders of requests, messages and outputs share it.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::Serialize;
+use streamerson_core::time::unix_ms;
 use streamerson_core::{Append, Error, Message, Meta, Result, Topic};
+
+use crate::dedupe;
 
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 pub(crate) const OCTETS: &str = "application/octet-stream";
+
+/// The last moment of the year 9999: a message due later is a mistake in a unit.
+const LATEST: u64 = 253_402_300_799_999;
 
 /// Where a message will go and what it will hold. Keeps the first mistake, to be answered when it is sent.
 #[derive(Debug)]
@@ -15,6 +23,8 @@ pub(crate) struct Draft {
     kind: ByteString,
     data: Bytes,
     pub(crate) meta: Meta,
+    due: Option<u64>,
+    once: Option<(String, Duration)>,
 }
 
 impl Draft {
@@ -24,6 +34,8 @@ impl Draft {
             kind: kind.into(),
             data: Bytes::new(),
             meta: Meta::default(),
+            due: None,
+            once: None,
         }
     }
 
@@ -46,6 +58,29 @@ impl Draft {
         self.meta.ctype = Some(content_type.into());
     }
 
+    pub(crate) fn at(&mut self, time: SystemTime) {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.due = Some(ms(since));
+    }
+
+    pub(crate) fn delay(&mut self, delay: Duration) {
+        self.due = Some(unix_ms().saturating_add(ms(delay)));
+    }
+
+    /// Tells workers the key of what is to happen once.
+    pub(crate) fn idempotency_key(&mut self, key: String) {
+        match dedupe::once(&self.kind, &key, Duration::ZERO) {
+            Ok(_) => self.meta.hdr.append(dedupe::HEADER, key),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// The same, and the message itself is stored once.
+    pub(crate) fn store_once(&mut self, key: String, keep: Duration) {
+        self.once = Some((key.clone(), keep));
+        self.idempotency_key(key);
+    }
+
     fn fail(&mut self, error: Error) {
         if self.target.is_ok() {
             self.target = Err(error);
@@ -55,8 +90,20 @@ impl Draft {
     /// A new message.
     pub(crate) fn compose(self) -> Result<Append> {
         let topic = self.target?;
+        let once = self
+            .once
+            .map(|(key, keep)| dedupe::once(&self.kind, &key, keep))
+            .transpose()?;
         let message = Message::new(self.kind, self.data).with_meta(&self.meta);
-        Ok(Append::new(topic, message))
+        let mut append = Append::new(topic, message);
+        if let Some(due) = self.due {
+            check_due(due, self.meta.exp)?;
+            append = append.due_at(due);
+        }
+        if let Some(once) = once {
+            append = append.once(once);
+        }
+        Ok(append)
     }
 
     /// The next stage for `message`, whose answer still goes to the original caller.
@@ -75,6 +122,47 @@ impl Draft {
         Ok(Append::new(topic, next))
     }
 }
+
+fn check_due(due: u64, deadline: Option<u64>) -> Result<()> {
+    if due > LATEST {
+        return Err(Error::invalid(
+            "invalid-due-time",
+            "a message cannot be scheduled beyond the year 9999; check the unit",
+        ));
+    }
+    if deadline.is_some_and(|deadline| deadline <= due) {
+        return Err(Error::invalid(
+            "invalid-due-time",
+            "the message would expire before it is due; give it a later deadline, or none",
+        ));
+    }
+    Ok(())
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The methods of a builder with a `draft` whose message may appear later.
+macro_rules! schedule_methods {
+    () => {
+        /// Schedules the message: it appears in its topic at `time`, by the broker's clock, as long as somebody works on the
+        /// topic; a time that has passed means now.
+        ///
+        /// Only what nobody waits for can be scheduled: there is no such method for requests and forwarded ones.
+        pub fn at(mut self, time: std::time::SystemTime) -> Self {
+            self.draft.at(time);
+            self
+        }
+
+        /// Schedules the message for `delay` from now; see [`at`](Self::at).
+        pub fn delay(mut self, delay: std::time::Duration) -> Self {
+            self.draft.delay(delay);
+            self
+        }
+    };
+}
+pub(crate) use schedule_methods;
 
 /// The methods that every builder with a `draft` has.
 macro_rules! payload_methods {
@@ -146,5 +234,49 @@ mod tests {
             .parse_meta()
             .unwrap();
         assert_eq!((next.exp, next.ctype), (Some(9), None));
+    }
+
+    fn scheduled(due: impl FnOnce(&mut Draft), deadline: Option<u64>) -> Result<Append> {
+        let mut draft = Draft::new("b", "b.work");
+        draft.meta.exp = deadline;
+        due(&mut draft);
+        draft.compose()
+    }
+
+    #[test]
+    fn what_is_scheduled_has_a_due_time_that_makes_sense() {
+        let at = |ms| move |draft: &mut Draft| draft.at(UNIX_EPOCH + Duration::from_millis(ms));
+        assert_eq!(scheduled(at(5), Some(6)).unwrap().due(), Some(5));
+        let before_1970 = UNIX_EPOCH - Duration::from_secs(1);
+        let past = scheduled(|draft| draft.at(before_1970), None);
+        assert_eq!(past.unwrap().due(), Some(0));
+
+        let expired = scheduled(at(5), Some(5)).unwrap_err();
+        assert_eq!(expired.code(), "invalid-due-time");
+        let never = scheduled(|draft| draft.delay(Duration::MAX), None).unwrap_err();
+        assert_eq!(never.code(), "invalid-due-time");
+    }
+
+    #[test]
+    fn an_idempotency_key_travels_and_stores_once() {
+        let keep = Duration::from_secs(60);
+        let mut draft = Draft::new("b", "b.work");
+        draft.store_once("k".into(), keep);
+        let append = draft.compose().unwrap();
+        let meta = append.message.parse_meta().unwrap();
+        assert_eq!(meta.hdr.get("idempotency-key"), Some("k"));
+        assert_eq!(
+            append.only_once(),
+            Some(&dedupe::once("b.work", "k", keep).unwrap())
+        );
+
+        for key in [String::new(), "k".repeat(1000)] {
+            let mut draft = Draft::new("b", "b.work");
+            draft.idempotency_key(key);
+            assert_eq!(
+                draft.compose().unwrap_err().code(),
+                "invalid-idempotency-key"
+            );
+        }
     }
 }

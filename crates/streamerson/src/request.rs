@@ -15,6 +15,7 @@ pub struct Request {
     topic: Topic,
     position: Position,
     attempt: u32,
+    epoch: u64,
     deadline: Deadline,
     /// Parsed by the first who needs more of it than the deadline. Boxed, because it is large and most handlers never look.
     meta: OnceLock<Box<Result<Meta>>>,
@@ -26,7 +27,7 @@ impl Request {
     ///
     /// Fails when the `meta` of the message is not a JSON object.
     pub fn new(topic: Topic, message: Message) -> Result<Request> {
-        Request::delivered(topic, message, Position::ZERO, 1)
+        Request::delivered(topic, message, Position::ZERO, 1, 0)
     }
 
     pub(crate) fn delivered(
@@ -34,6 +35,7 @@ impl Request {
         message: Message,
         position: Position,
         attempt: u32,
+        epoch: u64,
     ) -> Result<Request> {
         let deadline = Meta::deadline(&message.meta)?.into();
         Ok(Request {
@@ -41,6 +43,7 @@ impl Request {
             topic,
             position,
             attempt,
+            epoch,
             deadline,
             meta: OnceLock::new(),
             extensions: Extensions::new(),
@@ -70,6 +73,11 @@ impl Request {
     /// How often it has been delivered, this time included.
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// The epoch of the lease under which this member owns the topic; 0 when its members share the work.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Until when an answer is of use.

@@ -1,5 +1,6 @@
 //! The router: which handler handles which message type.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
@@ -11,7 +12,7 @@ use http::StatusCode;
 use tower::util::{BoxCloneSyncService, ServiceExt};
 use tower::{BoxError, Layer, Service, service_fn};
 
-use crate::handler::{Handler, Route, Unbound, unbound};
+use crate::handler::{Handler, Route, Terms, Unbound, unbound};
 use crate::{IntoReply, Problem, Reply, Request};
 
 type Answering = BoxFuture<'static, Result<Reply, Infallible>>;
@@ -47,8 +48,47 @@ pub struct Router<S = ()> {
 struct Inner<S> {
     routes: HashMap<String, Unbound<S>, ahash::RandomState>,
     fallback: Unbound<S>,
+    agreements: Agreements,
     layers: Vec<Wrap>,
     ready: OnceLock<Ready>,
+}
+
+/// What is agreed for the handlers of a router, by message type.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Agreements {
+    by_kind: HashMap<String, Terms, ahash::RandomState>,
+    fallback: Terms,
+}
+
+impl Agreements {
+    /// Those of `service`, if it is a router. Another service, also one around a router, has none.
+    pub(crate) fn of<T: 'static>(service: &T) -> Agreements {
+        let router = (service as &dyn Any).downcast_ref::<Router>();
+        let mut agreed = router.map_or_else(Agreements::default, |router| {
+            router.inner.agreements.clone()
+        });
+        let Agreements { by_kind, fallback } = &mut agreed;
+        if by_kind.values().all(|terms| terms == fallback) {
+            // Nothing to look up with every message.
+            by_kind.clear();
+        }
+        agreed
+    }
+
+    #[cfg(test)]
+    pub(crate) fn same(terms: Terms) -> Agreements {
+        Agreements {
+            by_kind: HashMap::default(),
+            fallback: terms,
+        }
+    }
+
+    pub(crate) fn get(&self, kind: &str) -> Terms {
+        if self.by_kind.is_empty() {
+            return self.fallback;
+        }
+        self.by_kind.get(kind).copied().unwrap_or(self.fallback)
+    }
 }
 
 /// A router with its state, layers applied: made with the first request.
@@ -79,6 +119,7 @@ impl<S: Send + Sync + 'static> Router<S> {
         let inner = Inner {
             routes: HashMap::default(),
             fallback: unbound(UnknownType),
+            agreements: Agreements::default(),
             layers: Vec::new(),
             ready: OnceLock::new(),
         };
@@ -103,6 +144,10 @@ impl<S: Send + Sync + 'static> Router<S> {
         if inner.routes.contains_key(&kind) {
             panic!("message type {kind:?} has a handler already; a type has one handler");
         }
+        inner
+            .agreements
+            .by_kind
+            .insert(kind.clone(), handler.terms());
         inner.routes.insert(kind, unbound(handler));
         Router {
             inner: Arc::new(inner),
@@ -116,6 +161,7 @@ impl<S: Send + Sync + 'static> Router<S> {
         Args: 'static,
     {
         let mut inner = self.into_inner();
+        inner.agreements.fallback = handler.terms();
         inner.fallback = unbound(handler);
         Router {
             inner: Arc::new(inner),
@@ -175,6 +221,7 @@ impl<S: Send + Sync + 'static> Router<S> {
                 .map(|(kind, route)| (kind, bind(route)))
                 .collect(),
             fallback: bind(inner.fallback),
+            agreements: inner.agreements,
             layers: inner.layers,
             ready: OnceLock::new(),
         };
@@ -200,6 +247,7 @@ impl<S: Send + Sync + 'static> Router<S> {
             Err(shared) => Inner {
                 routes: shared.routes.clone(),
                 fallback: shared.fallback.clone(),
+                agreements: shared.agreements.clone(),
                 layers: shared.layers.clone(),
                 ready: OnceLock::new(),
             },

@@ -25,7 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::draft::Draft;
 use replies::{Replies, closed};
-pub use request::{RequestBuilder, RequestError, SendBuilder};
+pub use request::{IDEMPOTENCY_KEEP, RequestBuilder, RequestError, SendBuilder};
 use sender::{Confirm, Outgoing};
 pub use stats::ClientStats;
 
@@ -239,9 +239,13 @@ impl Client {
     ///
     /// Dropping the future does not take a queued message back.
     pub async fn append(&self, topic: Topic, message: Message) -> Result<Position> {
+        self.store(Append::new(topic, message)).await
+    }
+
+    async fn store(&self, append: Append) -> Result<Position> {
         let (waiter, stored) = oneshot::channel();
         let outgoing = Outgoing {
-            append: Append::new(topic, message),
+            append,
             confirm: Confirm::Stored(waiter),
         };
         self.shared

@@ -7,8 +7,11 @@ use futures::future::{BoxFuture, FutureExt};
 use streamerson_core::{Error, Position, Result};
 
 use super::Client;
-use crate::draft::{Draft, payload_methods};
+use crate::draft::{Draft, payload_methods, schedule_methods};
 use crate::{Deadline, Problem, Reply};
+
+/// How long the key of a message that is to be stored once is remembered, unless told otherwise: a day.
+pub const IDEMPOTENCY_KEEP: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A request in the making, from [`Client::request`]. Await it to send it and wait for the answer.
 ///
@@ -38,6 +41,13 @@ impl<'a> RequestBuilder<'a> {
     /// being handled holds as well.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Names what is to happen once: a worker with [`Dedupe::by_key`](crate::Dedupe::by_key) gives every request of this type
+    /// with the same key the answer of the first. For a request that ended unknown it is the way to find out.
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.draft.idempotency_key(key.into());
         self
     }
 
@@ -73,9 +83,25 @@ impl<'a> IntoFuture for RequestBuilder<'a> {
     }
 }
 
-/// A message in the making, from [`Client::send`]. Await it to send it; the answer is its position in the topic.
+/// A message in the making, from [`Client::send`]. Await it to send it; the answer is its position in the topic, and
+/// [`Position::ZERO`] for one that is scheduled.
 ///
 /// Dropping the future does not take a queued message back.
+///
+/// ```
+/// use std::time::Duration;
+/// use streamerson::{Client, connect};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::open(connect("memory:").await?).await?;
+/// let invoice = || client.send("invoices", "invoice.print").text("7").idempotency_key("invoice-7");
+/// assert_eq!(invoice().await?, invoice().await?);
+///
+/// client.send("mail", "invoice.remind").text("7").delay(Duration::from_secs(3600)).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a message is not sent until it is awaited"]
 pub struct SendBuilder<'a> {
@@ -89,6 +115,20 @@ impl<'a> SendBuilder<'a> {
     }
 
     payload_methods!();
+    schedule_methods!();
+
+    /// Names what is to happen once: of all messages of this type with the same key, the topic stores the first, for
+    /// [`IDEMPOTENCY_KEEP`]; a later one is answered with the position of the first. The key also travels to the worker, as
+    /// the header `idempotency-key`. So it is safe to send again what may have been stored.
+    pub fn idempotency_key(self, key: impl Into<String>) -> Self {
+        self.idempotency_key_for(key, IDEMPOTENCY_KEEP)
+    }
+
+    /// The same, remembered for `keep`.
+    pub fn idempotency_key_for(mut self, key: impl Into<String>, keep: Duration) -> Self {
+        self.draft.store_once(key.into(), keep);
+        self
+    }
 
     /// When the message expires: after that it is not handled any more.
     pub fn deadline(mut self, deadline: Deadline) -> Self {
@@ -104,7 +144,7 @@ impl<'a> IntoFuture for SendBuilder<'a> {
     fn into_future(self) -> Self::IntoFuture {
         async move {
             let append = self.draft.compose()?;
-            self.client.append(append.topic, append.message).await
+            self.client.store(append).await
         }
         .boxed()
     }

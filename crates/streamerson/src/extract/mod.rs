@@ -2,6 +2,7 @@
 
 mod body;
 mod delivery;
+mod effect;
 mod http;
 mod params;
 mod state;
@@ -13,6 +14,7 @@ use crate::{IntoReply, Request};
 
 pub use body::Json;
 pub use delivery::Attempt;
+pub use effect::{Fence, IdempotencyKey};
 pub use http::{Path, Query};
 pub use state::{FromRef, State};
 
@@ -25,6 +27,7 @@ pub use state::{FromRef, State};
 /// | [`Message`](crate::Message), [`Meta`](crate::Meta), [`Headers`](crate::Headers) | the message, and parts of it |
 /// | [`Path<T>`], [`Query<T>`] | the HTTP request the message came from |
 /// | [`Deadline`](crate::Deadline), [`Attempt`] | until when an answer is of use; how often the message was delivered |
+/// | [`IdempotencyKey`], [`Fence`] | what makes an effect outside of the broker happen once, and refuses a late one |
 /// | [`State<T>`] | the router's state, or a part of it ([`FromRef`]) |
 /// | `Option<E>`, `Result<E, E::Rejection>` | another extractor, whose rejection the handler decides about |
 ///
@@ -50,7 +53,7 @@ pub use state::{FromRef, State};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an argument of a handler whose router has the state `{S}`",
     label = "not an extractor",
-    note = "arguments are `Json<T>` with `T: Deserialize`, `State<T>` with `T: FromRef<{S}>`, `Path<T>`, `Query<T>`, `Headers`, `Meta`, `Message`, `Bytes`, `String`, `Deadline`, `Attempt`, and what implements `FromRequest<{S}>`"
+    note = "arguments are `Json<T>` with `T: Deserialize`, `State<T>` with `T: FromRef<{S}>`, `Path<T>`, `Query<T>`, `Headers`, `Meta`, `Message`, `Bytes`, `String`, `Deadline`, `Attempt`, `IdempotencyKey`, `Fence`, and what implements `FromRequest<{S}>`"
 )]
 pub trait FromRequest<S>: Sized {
     /// The reply when there is no such thing in the request; the handler is not called then.

@@ -14,6 +14,7 @@ use crate::client::RequestError;
 use crate::draft::Draft;
 pub use into_reply::IntoReply;
 pub use output::{Forward, NoReply, Publish};
+use problem::Again;
 pub use problem::Problem;
 
 /// What a handler answers, and what a caller gets: status, headers and payload.
@@ -26,6 +27,7 @@ pub struct Reply {
     content_type: Option<String>,
     data: Bytes,
     failure: Option<Failure>,
+    again: Option<Again>,
     outputs: Vec<Draft>,
     source: Source,
 }
@@ -51,6 +53,7 @@ impl Reply {
             content_type: None,
             data: data.into(),
             failure: None,
+            again: None,
             outputs: Vec::new(),
             source: Source::Here,
         }
@@ -119,11 +122,10 @@ impl Reply {
     /// Code and message, if this is a failure: of a [`Problem`], or of a status of 400 and above.
     pub fn problem(&self) -> Option<Problem> {
         if let Some(failure) = &self.failure {
-            return Some(Problem::new(
-                self.status,
-                failure.code.clone(),
-                failure.message.clone(),
-            ));
+            let mut problem =
+                Problem::new(self.status, failure.code.clone(), failure.message.clone());
+            problem.again = self.again;
+            return Some(problem);
         }
         let failed = self.status.is_client_error() || self.status.is_server_error();
         failed.then(|| {
@@ -158,6 +160,7 @@ impl Reply {
             content_type: meta.ctype,
             data: message.data.clone(),
             failure: None,
+            again: None,
             outputs: Vec::new(),
             source: Source::Here,
         })

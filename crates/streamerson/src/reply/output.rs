@@ -3,7 +3,7 @@
 use bytestring::ByteString;
 
 use super::{IntoReply, Reply, Source};
-use crate::draft::{Draft, payload_methods};
+use crate::draft::{Draft, payload_methods, schedule_methods};
 
 /// The next stage of a pipeline: a handler that returns it does not answer; whoever handles that message does, to the
 /// original caller. The deadline and the rest of the meta go along.
@@ -73,6 +73,15 @@ impl IntoReply for NoReply {
 ///     (Publish::to("audit", "order.created").json(&order), Json(order))
 /// }
 /// ```
+///
+/// Scheduled, it is stored with the reply and appears later:
+///
+/// ```
+/// use std::time::Duration;
+/// use streamerson::Publish;
+///
+/// let reminder = Publish::to("mail", "order.remind").delay(Duration::from_secs(3600));
+/// ```
 #[derive(Debug)]
 #[must_use = "a message is published only when a handler returns it"]
 pub struct Publish {
@@ -88,4 +97,5 @@ impl Publish {
     }
 
     payload_methods!();
+    schedule_methods!();
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use http::StatusCode;
 use streamerson_core::meta::Failure;
@@ -12,20 +13,27 @@ use crate::client::RequestError;
 
 /// A failed request: an HTTP status, a stable code for programs, and a message for people.
 ///
+/// It is *transient* when another try may help, and *permanent* otherwise; a worker tries again what is transient and nobody
+/// waits for. A status of 500 and above is transient, unless [`permanent`](Problem::permanent) says otherwise; any other is
+/// permanent, unless [`transient`](Problem::transient) or [`retry_after`](Problem::retry_after) say otherwise.
+///
 /// Make it the error of your handlers, and let your own errors convert into it:
 ///
 /// ```
 /// use streamerson::{Json, Problem};
 ///
-/// struct OutOfStock;
+/// enum StockError { Empty, Locked }
 ///
-/// impl From<OutOfStock> for Problem {
-///     fn from(_: OutOfStock) -> Problem {
-///         Problem::conflict("out-of-stock", "there is none left; try again tomorrow")
+/// impl From<StockError> for Problem {
+///     fn from(error: StockError) -> Problem {
+///         match error {
+///             StockError::Empty => Problem::conflict("out-of-stock", "there is none left; try again tomorrow"),
+///             StockError::Locked => Problem::conflict("stock-locked", "it is being counted").transient(),
+///         }
 ///     }
 /// }
 ///
-/// fn reserve() -> Result<u32, OutOfStock> { Err(OutOfStock) }
+/// fn reserve() -> Result<u32, StockError> { Err(StockError::Locked) }
 ///
 /// async fn order() -> Result<Json<u32>, Problem> {
 ///     Ok(Json(reserve()?))
@@ -36,6 +44,16 @@ pub struct Problem {
     status: StatusCode,
     code: Cow<'static, str>,
     message: Cow<'static, str>,
+    pub(super) again: Option<Again>,
+}
+
+/// Whether another try may help, where the status does not say it right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    Useless,
+    Useful,
+    /// Not before this delay has passed.
+    After(Duration),
 }
 
 impl Problem {
@@ -49,6 +67,7 @@ impl Problem {
             status,
             code: code.into(),
             message: message.into(),
+            again: None,
         }
     }
 
@@ -96,6 +115,41 @@ impl Problem {
         )
     }
 
+    /// The same failure, as one that another try may mend, whatever its status.
+    pub fn transient(mut self) -> Problem {
+        self.again = Some(Again::Useful);
+        self
+    }
+
+    /// The same failure, as one that no other try can mend, whatever its status.
+    pub fn permanent(mut self) -> Problem {
+        self.again = Some(Again::Useless);
+        self
+    }
+
+    /// The same failure, as one that another try may mend once `delay` has passed: a worker waits that long, instead of what
+    /// its policy says, if the policy allows another attempt at all. A caller sees it in the header `retry-after`, in seconds.
+    pub fn retry_after(mut self, delay: Duration) -> Problem {
+        self.again = Some(Again::After(delay));
+        self
+    }
+
+    /// Whether another try may help.
+    pub fn is_transient(&self) -> bool {
+        match self.again {
+            Some(again) => again != Again::Useless,
+            None => self.status.is_server_error(),
+        }
+    }
+
+    /// How long to wait before another try, where the failure says it.
+    pub(crate) fn delay(&self) -> Option<Duration> {
+        match self.again {
+            Some(Again::After(delay)) => Some(delay),
+            _ => None,
+        }
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -129,6 +183,11 @@ impl std::error::Error for Problem {}
 impl IntoReply for Problem {
     fn into_reply(self) -> Reply {
         let mut reply = Reply::new("").with_status(self.status);
+        reply.again = self.again;
+        if let Some(delay) = self.delay() {
+            let seconds = delay.as_millis().div_ceil(1000);
+            reply = reply.with_header("retry-after", seconds.to_string());
+        }
         reply.failure = Some(Failure {
             code: self.code.into_owned(),
             message: self.message.into_owned(),
@@ -149,7 +208,12 @@ impl From<Error> for Problem {
             ErrorKind::Unknown => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Problem::new(status, error.code(), error.detail().to_owned())
+        let problem = Problem::new(status, error.code(), error.detail().to_owned());
+        match error.kind() {
+            ErrorKind::Invalid | ErrorKind::Corrupt => problem.permanent(),
+            ErrorKind::Conflict => problem.transient(),
+            _ => problem,
+        }
     }
 }
 

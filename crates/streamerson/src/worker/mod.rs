@@ -37,7 +37,7 @@ use streamerson_core::{Broker, Membership, Name, Result, Start, Topic, message};
 use tokio::sync::mpsc;
 use tower::Service;
 
-use crate::{Reply, Request};
+use crate::{Dedupe, Reply, Request};
 pub use handle::WorkerHandle;
 pub use serve::Serve;
 use settings::Settings;
@@ -102,6 +102,7 @@ impl Worker {
             handler_timeout: None,
             lease: Membership::DEFAULT_LEASE,
             retry: RetryPolicy::default(),
+            dedupe: None,
             retention: Some(Worker::DEFAULT_RETENTION),
             drain: Duration::from_secs(10),
             counters: counters.clone(),
@@ -221,10 +222,20 @@ impl Worker {
     }
 
     /// When a message that nobody waits for is tried again after a failure; five attempts by default. A message that
-    /// was delivered more often than `max_attempts`, because it stops its workers, is not handled any more.
+    /// was delivered more often than `max_attempts`, because it stops its workers, is not handled any more, but kept as a dead
+    /// letter. [`Handler::retry`](crate::Handler::retry) sets it for one handler.
     pub fn retry(self, retry: RetryPolicy) -> Worker {
         self.set(|settings| {
             settings.retry = retry;
+            Ok(())
+        })
+    }
+
+    /// Which messages are the same thing, of which only the first that succeeds is to have an effect; by default, none:
+    /// every message is a thing of its own. [`Handler::dedupe`](crate::Handler::dedupe) sets it for one handler.
+    pub fn dedupe(self, dedupe: Dedupe) -> Worker {
+        self.set(|settings| {
+            settings.dedupe = Some(dedupe);
             Ok(())
         })
     }
@@ -256,6 +267,9 @@ impl Worker {
     }
 
     /// Serves `service`, usually a [`Router`](crate::Router), when awaited: until its shutdown if it has one, and otherwise for ever.
+    ///
+    /// What is agreed for the handlers of a router holds when the router itself is served. In a service of another type, also
+    /// one around a router, only the worker's own settings do: put layers into the router, with [`Router::layer`](crate::Router::layer).
     ///
     /// While the broker is away it waits and tries again. It fails at once when the settings are wrong, and later only when
     /// the broker says that there is no point in going on.

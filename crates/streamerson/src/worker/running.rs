@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
 use streamerson_core::intake::Intake;
 use streamerson_core::time::unix_ms;
 use streamerson_core::{Delivery, Error, ErrorKind, Member, Message, Receipt, Settlement};
@@ -209,7 +208,8 @@ where
         let Delivery { message, receipt } = delivery;
         let (position, attempt) = (receipt.position(), receipt.attempt());
         let topic = self.rules.topic.clone();
-        let request = match Request::delivered(topic, message.clone(), position, attempt) {
+        let epoch = self.rules.epoch;
+        let request = match Request::delivered(topic, message.clone(), position, attempt, epoch) {
             Ok(request) => request,
             Err(error) => {
                 let problem = Problem::bad_request(error.code(), error.detail().to_owned());
@@ -221,8 +221,13 @@ where
             self.work.settlements.push(Settlement::complete(receipt));
             return;
         }
-        if attempt > self.rules.retry.max_attempts {
-            return self.settle(&message, receipt, too_many(&message, attempt).into_reply());
+        if let Some(refusal) = self.rules.refusal(&message, attempt) {
+            let stats = &mut self.work.stats;
+            let settlement = self
+                .rules
+                .refuse(&message, receipt, refusal, Moment::now(), stats);
+            self.work.settlements.push(settlement);
+            return;
         }
         self.held.begin(position);
         let service = self.service.clone();
@@ -339,15 +344,6 @@ where
         }
         self.pass_on().await;
     }
-}
-
-fn too_many(message: &Message, attempt: u32) -> Problem {
-    let text = format!(
-        "{} was delivered {} times without an end: it may stop its workers, or take longer than they live",
-        message.kind,
-        attempt - 1
-    );
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "too-many-attempts", text)
 }
 
 /// Waits until `time`, which is there.

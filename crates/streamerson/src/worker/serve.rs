@@ -25,6 +25,7 @@ use super::settings::Settings;
 use super::topics::Topics;
 use super::{Worker, settling};
 use crate::backoff::Backoff;
+use crate::router::Agreements;
 use crate::{Reply, Request};
 
 /// Batches of settlements that may wait for the settling task before handlers have to.
@@ -297,6 +298,7 @@ where
         settings.lease,
         settings.counters.clone(),
     );
+    let agreements = Agreements::of(&service);
     let runner = Runner {
         service,
         rules: Rules {
@@ -304,6 +306,9 @@ where
             group,
             member: settings.member_name().clone(),
             retry: settings.retry,
+            dedupe: settings.dedupe,
+            agreements,
+            epoch: 0,
         },
         concurrency: settings.concurrency,
         intake: shared.intake(),

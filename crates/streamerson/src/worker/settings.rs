@@ -9,6 +9,7 @@ use streamerson_core::retry::RetryPolicy;
 use streamerson_core::{Broker, Error, Name, Result, Start, Topic};
 
 use super::stats::Counters;
+use crate::Dedupe;
 
 /// The shortest lease: a shorter one would be lost in every scheduling delay.
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
@@ -30,6 +31,7 @@ pub(super) struct Settings {
     pub(super) handler_timeout: Option<Duration>,
     pub(super) lease: Duration,
     pub(super) retry: RetryPolicy,
+    pub(super) dedupe: Option<Dedupe>,
     pub(super) retention: Option<Retention>,
     pub(super) drain: Duration,
     pub(super) counters: Counters,

@@ -89,12 +89,14 @@ impl Ended {
     /// Replaces outputs that the broker will never take by a failure, for each caller who waits; then the work need not
     /// be done again. `false`: nobody waits, or a failure was refused already.
     fn replace_refused(&mut self, error: &Error) -> bool {
-        let Outcome::Complete { outputs, .. } = &mut self.outcome else {
+        let Outcome::Complete { outputs, once } = &mut self.outcome else {
             return false;
         };
         if error.kind() != ErrorKind::Invalid || self.replaced {
             return false;
         }
+        // A failure is no effect, to be remembered.
+        *once = None;
         let detail = format!(
             "the work was done, but the broker refuses what follows from it: {}",
             error.detail()
