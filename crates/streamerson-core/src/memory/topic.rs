@@ -53,7 +53,8 @@ impl GroupState {
 }
 
 impl TopicState {
-    pub(super) fn new(now: Now) -> TopicState {
+    /// An empty topic, whose leases have epochs after `epoch`.
+    pub(super) fn new(epoch: u64) -> TopicState {
         TopicState {
             entries: VecDeque::new(),
             last: Position::ZERO,
@@ -61,8 +62,7 @@ impl TopicState {
             scheduled: Schedule::default(),
             appended: Remembered::default(),
             groups: BTreeMap::new(),
-            // So that epochs grow also when the topic was removed and begins again.
-            leases: LeaseTable::after(now.unix_ms),
+            leases: LeaseTable::after(epoch),
             partitions: 0,
             changed: Arc::default(),
         }

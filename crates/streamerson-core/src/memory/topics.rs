@@ -12,13 +12,15 @@ use crate::{Error, Name, Position, Result, Topic};
 #[derive(Debug, Default)]
 pub(super) struct Topics {
     by_name: BTreeMap<Topic, TopicState>,
+    /// The newest epoch of a lease of a topic that was removed: it may begin again, and epochs never go back.
+    epoch: u64,
 }
 
 impl Topics {
     /// The state of a topic, with what is due by now; that of a topic that does not exist is empty.
     pub(super) fn state(&mut self, topic: &Topic, now: Now) -> &mut TopicState {
         let state = self.by_name.entry(topic.clone());
-        let state = state.or_insert_with(|| TopicState::new(now));
+        let state = state.or_insert_with(|| TopicState::new(self.epoch));
         state.publish_due(topic, now);
         state
     }
@@ -40,6 +42,7 @@ impl Topics {
     pub(super) fn remove(&mut self, topic: &Topic) -> bool {
         let removed = self.by_name.remove(topic);
         removed.is_some_and(|state| {
+            self.epoch = self.epoch.max(state.leases.epoch());
             state.changed.notify_waiters();
             state.exists()
         })

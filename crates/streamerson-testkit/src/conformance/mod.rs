@@ -10,14 +10,19 @@ pub mod append;
 pub mod group;
 pub mod inbox;
 pub mod lease;
+pub mod once;
+pub mod owner;
+pub mod partition;
 pub mod payload;
 pub mod read;
 pub mod restart;
 pub mod retry;
+pub mod schedule;
 pub mod settle;
 pub mod stats;
 mod trial;
 pub mod trim;
+pub mod upkeep;
 
 use futures::future::BoxFuture;
 
@@ -164,4 +169,43 @@ rules! { $
     trim::without_groups_nothing_goes
     trim::force_says_what_is_lost
     trim::a_trimmed_topic_goes_on
+    schedule::a_scheduled_message_comes_when_it_is_due
+    schedule::what_is_due_later_holds_nothing_up
+    schedule::outputs_may_be_scheduled
+    once::a_key_is_appended_once
+    once::of_many_appends_of_one_key_one_is_stored
+    once::a_key_is_forgotten_in_time
+    once::a_key_is_scheduled_once
+    once::a_key_that_is_none_is_refused
+    once::an_effect_happens_once
+    once::an_effect_without_an_answer_leaves_later_answers
+    once::an_effect_belongs_to_its_group
+    once::of_many_effects_at_once_one_happens
+    once::of_two_holders_one_has_the_effect
+    once::only_a_completion_uses_a_key
+    once::outputs_may_be_appended_once
+    once::a_new_group_has_completed_nothing
+    owner::a_lease_has_one_holder
+    owner::a_lease_runs_out
+    owner::a_loss_is_told_from_a_renewal
+    owner::of_many_who_ask_one_has_the_lease
+    owner::a_lease_takes_time
+    owner::an_owner_is_alone
+    owner::an_owner_that_slept_is_stopped
+    owner::a_fence_is_for_one_name_at_one_epoch
+    owner::a_waiting_owner_is_stopped
+    partition::a_topic_is_divided_once
+    partition::what_cannot_be_divided_is_refused
+    upkeep::what_is_pending_is_listed
+    upkeep::pending_tells_the_attempts
+    upkeep::an_unknown_group_is_not_found
+    upkeep::a_group_moved_back_has_it_all_again
+    upkeep::a_group_moved_forth_keeps_what_it_holds
+    upkeep::an_entry_is_taken_once
+    upkeep::what_is_not_there_is_not_taken
+    upkeep::a_taken_delivery_is_fenced
+    upkeep::a_removed_group_is_forgotten
+    upkeep::a_removed_topic_is_gone
+    upkeep::only_members_that_hold_nothing_are_removed
+    upkeep::removing_members_loses_nothing
 }

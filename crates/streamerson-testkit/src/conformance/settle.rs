@@ -3,12 +3,7 @@
 use futures::future::join_all;
 use streamerson_core::{Append, Delivery, ErrorKind, Position, Receipt, Settlement, Topic};
 
-use super::trial::{LAST, LONG, Trial, assert_fenced, numbered, text, texts, to};
-
-/// The same right again: what a stale holder, or a repeated call, comes with.
-fn forged(receipt: &Receipt) -> Receipt {
-    Receipt::new(receipt.position(), receipt.attempt())
-}
+use super::trial::{LAST, LONG, Trial, assert_fenced, forged, numbered, text, texts, to};
 
 fn completed(receipt: Receipt, outputs: &[(&Topic, &str)]) -> Settlement {
     let outputs = outputs.iter().map(|(topic, text)| to(topic, text));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use streamerson_core::{
     Append, Broker, Delivery, Entry, Error, ErrorKind, Inbox, Member, Membership, Message, Name,
-    Position, Reader, Result, Settlement, Settler, Start, Topic, message,
+    Position, Reader, Receipt, Result, Settlement, Settler, Start, Topic, message,
 };
 
 /// A lease that does not run out during a rule.
@@ -167,6 +167,19 @@ pub(super) fn assert_fenced(result: &Result<()>) {
         Err(ErrorKind::Fenced) => {}
         other => panic!("must be fenced, not {other:?}"),
     }
+}
+
+#[track_caller]
+pub(super) fn assert_invalid<T: std::fmt::Debug>(result: &Result<T>) {
+    match result.as_ref().map_err(Error::kind) {
+        Err(ErrorKind::Invalid) => {}
+        other => panic!("must be refused as invalid, not {other:?}"),
+    }
+}
+
+/// The same right again: what a stale holder, or a repeated call, comes with.
+pub(super) fn forged(receipt: &Receipt) -> Receipt {
+    Receipt::new(receipt.position(), receipt.attempt())
 }
 
 /// A reader on trial.
