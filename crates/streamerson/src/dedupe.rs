@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use streamerson_core::meta::Headers;
+use streamerson_core::once::LONGEST_KEY;
 use streamerson_core::{Error, Message, Once, Result};
 
 /// The header in which the caller's idempotency key travels, from HTTP and from
 /// [`idempotency_key`](crate::client::SendBuilder::idempotency_key).
 pub(crate) const HEADER: &str = "idempotency-key";
-
-/// The longest key of a broker, in bytes.
-const LONGEST: usize = 512;
 
 /// Which messages are the same thing to a consumer group, and for how long: of these, only the first that succeeds has an
 /// effect in the broker. What follows from a later one is discarded in the step that settles it, and whoever asked gets the
@@ -78,7 +76,7 @@ pub(crate) fn once(kind: &str, key: &str, keep: Duration) -> Result<Once> {
 }
 
 fn checked(key: String, keep: Duration) -> Result<Once> {
-    if key.len() > LONGEST {
+    if key.len() > LONGEST_KEY {
         return Err(invalid(
             "the idempotency key is too long: with the message type it must not be longer than 500 bytes",
         ));

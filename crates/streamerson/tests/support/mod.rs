@@ -141,15 +141,18 @@ impl Gate {
         self.open.add_permits(n);
     }
 
+    /// Waits at the gate.
+    pub async fn pass(&self, attempt: u32) {
+        self.attempts.lock().push(attempt);
+        self.open.acquire().await.unwrap().forget();
+    }
+
     /// `hold` waits at the gate, `echo` does not.
     pub fn router(&self) -> Router {
         let gate = self.clone();
         let hold = move |Attempt(attempt): Attempt| {
             let gate = gate.clone();
-            async move {
-                gate.attempts.lock().push(attempt);
-                gate.open.acquire().await.unwrap().forget();
-            }
+            async move { gate.pass(attempt).await }
         };
         let echo = |Json(value): Json<serde_json::Value>| async { Json(value) };
         Router::new().on("hold", hold).on("echo", echo)
