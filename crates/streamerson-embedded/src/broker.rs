@@ -15,7 +15,7 @@ use streamerson_core::{
     Topic, message,
 };
 
-use crate::engine::{Body, Engine, GroupKey, NewEntry, TopicView, Trim};
+use crate::engine::{Engine, GroupKey, TopicView, Trim};
 use crate::member::EmbeddedMember;
 use crate::reader::EmbeddedReader;
 use crate::{Options, Recovery};
@@ -105,12 +105,7 @@ impl Broker for EmbeddedBroker {
     }
 
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Position>>> {
-        let entries = batch.into_iter().map(|append| NewEntry {
-            topic: append.topic,
-            body: Body::Message(append.message),
-            position: None,
-        });
-        self.engine.append(entries)
+        self.engine.append_messages(batch)
     }
 
     fn read<'a>(
@@ -128,6 +123,9 @@ impl Broker for EmbeddedBroker {
                 topic: membership.topic.clone(),
                 group: membership.group.clone(),
             };
+            let fence = membership.fence.as_ref();
+            self.engine
+                .check_fence(&key.topic, &membership.member, fence)?;
             self.engine.create_group(&key, membership.start).await?;
             let member = EmbeddedMember::join(self.engine.clone(), key, membership)?;
             Ok(Box::new(member) as Box<dyn Member>)
@@ -181,9 +179,9 @@ fn stats(view: &TopicView<'_>, now: Millis) -> TopicStats {
         name: name.to_string(),
         cursor: (group.cursor() > Position::ZERO).then_some(group.cursor()),
         lag: Some((view.count_after)(group.cursor())),
-        next: None,
+        next: (view.next_after)(group.cursor()),
         pending: group.pending() as u64,
-        retrying: 0,
+        retrying: group.retrying() as u64,
         oldest_pending: group.held().next().map(|(position, _)| position),
         members: group
             .members()
@@ -202,7 +200,7 @@ fn stats(view: &TopicView<'_>, now: Millis) -> TopicStats {
         appended: Some(view.appended),
         first: view.first,
         last: view.last,
-        scheduled: 0,
+        scheduled: view.scheduled,
         groups: groups.collect(),
     }
 }

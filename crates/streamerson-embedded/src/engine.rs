@@ -13,6 +13,7 @@
 //! `recover`, `read` (back from the log). `request` has the words of this interface.
 
 mod apply;
+mod aside;
 mod change;
 mod checkpoint;
 mod cold;
@@ -21,7 +22,9 @@ mod decide;
 mod drive;
 #[cfg(test)]
 mod faults;
+mod marks;
 mod op;
+mod owners;
 #[cfg(test)]
 mod power_loss;
 mod queue;
@@ -30,6 +33,8 @@ mod recover;
 mod request;
 mod shared;
 mod state;
+mod terms;
+mod timer;
 mod topic;
 
 use std::path::Path;
@@ -38,25 +43,28 @@ use std::time::Instant;
 
 use futures::future::{BoxFuture, FutureExt};
 use streamerson_core::group::{Grant, Group};
+use streamerson_core::lease::Fence;
 use streamerson_core::retention::Trimmed;
 use streamerson_core::time::{Millis, Monotonic, unix_ms};
 use streamerson_core::{
-    Durability, Error, ErrorKind, Name, Position, Result, Settlement, Start, Topic,
+    Append, Durability, Error, ErrorKind, Name, Position, Result, Settlement, Start, Topic,
 };
 use tokio::sync::{Notify, oneshot};
 
 pub(crate) use crate::body::Body;
-use crate::log::directory::Directory;
+use crate::log::directory::{Directory, unusable};
 use crate::log::files::{Files, System};
 use crate::log::writer::Settings;
 use crate::{Options, Recovery};
 use commit::Committer;
 use drive::Drive;
+use marks::Marks;
 use op::{Change, Changed, Item, Op, Pending};
 pub(crate) use read::Loading;
 pub(crate) use request::{Direction, GroupKey, NewEntry, TopicView, Trim, Want, Work};
 use shared::Shared;
 use state::{Limit, State};
+use timer::Timer;
 
 /// Appends are queued in parts of this size.
 const PART: usize = 1 << 20;
@@ -80,7 +88,9 @@ struct Inner {
     shared: Arc<Shared>,
     durability: Durability,
     recovery: Recovery,
-    drive: Drive,
+    /// Ends before the drive, which it uses.
+    timer: Timer,
+    drive: Arc<Drive>,
 }
 
 impl Engine {
@@ -109,11 +119,14 @@ impl Engine {
         let settings = Settings {
             durability: options.durability,
             segment_bytes: options.segment_bytes,
-            files,
+            files: files.clone(),
         };
         let directory = Directory::open(path)?;
-        let (log, recovery) = recover::recover(directory, settings, &mut state, moment)?;
-        let shared = Arc::new(Shared::new(state, clock, unix_ms));
+        let (marks, marked) =
+            Marks::open(directory.path(), files).map_err(|error| unusable(path, &error))?;
+        let (log, recovery) = recover::recover(directory, settings, &mut state, &marked, moment)?;
+        marks.forget(|key| state.group_mut(key).is_err());
+        let shared = Arc::new(Shared::new(state, Some(marks), clock, unix_ms));
         let committer = Committer::new(shared.clone(), Some(log));
         let drive = Drive::start(shared.clone(), committer, options.durability)?;
         Ok(Engine::new(shared, drive, options.durability, recovery))
@@ -122,7 +135,7 @@ impl Engine {
     /// Opens nothing: class `memory`.
     pub(crate) fn in_memory(options: &Options, unix_ms: fn() -> u64) -> Engine {
         let state = State::new(Limit::Store(options.memory_bytes));
-        let shared = Arc::new(Shared::new(state, Monotonic::start(), unix_ms));
+        let shared = Arc::new(Shared::new(state, None, Monotonic::start(), unix_ms));
         let committer = Committer::new(shared.clone(), None);
         let drive = Drive::new(shared.clone(), committer, Durability::Memory);
         Engine::new(shared, drive, Durability::Memory, Recovery::default())
@@ -134,14 +147,25 @@ impl Engine {
         durability: Durability,
         recovery: Recovery,
     ) -> Engine {
-        Engine {
+        let engine = Engine {
             inner: Arc::new(Inner {
                 shared,
                 durability,
                 recovery,
-                drive,
+                timer: Timer::default(),
+                drive: Arc::new(drive),
             }),
+        };
+        if engine.inner.shared.state.lock().aside.next_due().is_some() {
+            engine.begin_timer();
         }
+        engine
+    }
+
+    fn begin_timer(&self) {
+        self.inner
+            .timer
+            .begin(&self.inner.shared, &self.inner.drive);
     }
 
     /// What an acknowledgement promises.
@@ -173,11 +197,27 @@ impl Engine {
         &self,
         batch: impl IntoIterator<Item = NewEntry>,
     ) -> BoxFuture<'static, Vec<Result<Position>>> {
-        let batch = batch.into_iter();
+        self.append_all(batch.into_iter().map(Pending::new))
+    }
+
+    /// The same, each message on its own terms.
+    pub(crate) fn append_messages(
+        &self,
+        batch: Vec<Append>,
+    ) -> BoxFuture<'static, Vec<Result<Position>>> {
+        if batch.iter().any(|append| append.due().is_some()) {
+            self.begin_timer();
+        }
+        self.append_all(batch.into_iter().map(Pending::of))
+    }
+
+    fn append_all(
+        &self,
+        batch: impl Iterator<Item = Pending>,
+    ) -> BoxFuture<'static, Vec<Result<Position>>> {
         let mut answers = Vec::with_capacity(1);
         let (mut part, mut bytes) = (Vec::with_capacity(batch.size_hint().0), 0);
-        for entry in batch {
-            let mut pending = Pending::new(entry);
+        for mut pending in batch {
             let bound = match op::check_sizes(std::slice::from_ref(&pending)) {
                 Ok(()) => pending.bound(),
                 Err(error) => {
@@ -227,11 +267,25 @@ impl Engine {
         member: &Name,
         batch: Vec<Settlement>,
     ) -> Vec<Result<()>> {
+        self.settle_fenced(key, member, None, batch).await
+    }
+
+    /// The same, by a member that must hold the lease of `fence`.
+    pub(crate) async fn settle_fenced(
+        &self,
+        key: &GroupKey,
+        member: &Name,
+        fence: Option<&Fence>,
+        batch: Vec<Settlement>,
+    ) -> Vec<Result<()>> {
         let count = batch.len();
         let mut too_large = Vec::new();
         let mut items = Vec::with_capacity(count);
         for (at, settlement) in batch.into_iter().enumerate() {
             let item = Item::new(settlement);
+            if item.may_wait() {
+                self.begin_timer();
+            }
             match item.check_size() {
                 Ok(()) => items.push(item),
                 Err(error) => too_large.push((at, error)),
@@ -242,6 +296,7 @@ impl Engine {
         self.submit(Op::Settle {
             key: key.clone(),
             member: member.clone(),
+            fence: fence.cloned().map(Box::new),
             items,
             answer,
         });
@@ -261,13 +316,19 @@ impl Engine {
 
     /// Removes a group and forgets what it held. `false`: there was none.
     pub(crate) async fn remove_group(&self, key: &GroupKey) -> Result<bool> {
-        self.change(Change::RemoveGroup(key.clone())).await
+        let removed = self.change(Change::RemoveGroup(key.clone())).await;
+        self.forget_marks(|marked| marked == key);
+        removed
     }
 
     /// Moves a group's cursor, backwards too. `NotFound` when there is no such group.
     pub(crate) async fn seek_group(&self, key: &GroupKey, start: Start) -> Result<()> {
         let change = Change::SeekGroup(key.clone(), start);
-        self.change(change).await.map(|_| ())
+        self.change(change).await?;
+        if let Some(marks) = &self.inner.shared.marks {
+            marks.set(key, self.with_group(key, |group, _| group.cursor())?);
+        }
+        Ok(())
     }
 
     /// Removes the oldest entries of a topic. A topic that does not exist has none.
@@ -280,7 +341,9 @@ impl Engine {
 
     /// Removes a topic with its entries and groups. `false`: there was none.
     pub(crate) async fn remove_topic(&self, topic: &Topic) -> Result<bool> {
-        self.change(Change::RemoveTopic(topic.clone())).await
+        let removed = self.change(Change::RemoveTopic(topic.clone())).await;
+        self.forget_marks(|marked| marked.topic == *topic);
+        removed
     }
 
     /// Gives `member` up to `max` entries to work on, at once; empty when there is nothing. `NotFound`, code
@@ -295,6 +358,7 @@ impl Engine {
         max: usize,
     ) -> Result<Vec<Work>> {
         let granted = self.grant(key, member, want, max)?;
+        self.note_again(key, granted.what()).await?;
         let works = granted.load(usize::MAX).await?.into_iter();
         Ok(works.map(|(grant, body)| Work { grant, body }).collect())
     }
@@ -307,15 +371,33 @@ impl Engine {
         want: Want,
         max: usize,
     ) -> Result<Loading<Grant>> {
+        self.grant_fenced(key, member, None, want, max)
+    }
+
+    /// The same, to a member that must hold the lease of `fence`.
+    ///
+    /// What is granted again must be noted by [`Engine::note_again`] before it is handed out.
+    pub(crate) fn grant_fenced(
+        &self,
+        key: &GroupKey,
+        member: &Name,
+        fence: Option<&Fence>,
+        want: Want,
+        max: usize,
+    ) -> Result<Loading<Grant>> {
         let now = self.now();
         let mut state = self.inner.shared.state.lock();
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
         }
+        decide::check_fence(&state, &key.topic, member, fence, now)?;
         let topic = state.topic_mut(&key.topic);
         let taken = topic.and_then(|topic| topic.take(&key.group, member, now, want, max));
         let taken = taken.ok_or_else(|| state::no_group(key))?;
-        Ok(Loading::new(&state, taken))
+        let loading = Loading::new(&state, taken);
+        drop(state);
+        self.mark(key, loading.what());
+        Ok(loading)
     }
 
     /// Acts on a group under the lock: `claim`, `extend`, `leave`, `seen`, or only looks. Not for settling, which is
@@ -360,6 +442,9 @@ impl Engine {
             last: (topic.last > Position::ZERO).then_some(topic.last),
             groups: &topic.groups,
             count_after: &|position| topic.count_after(position),
+            next_after: &|position| topic.next_after(position),
+            scheduled: topic.scheduled,
+            partitions: topic.partitions,
         }))
     }
 

@@ -19,15 +19,18 @@
 //!   holes may look like damage: that class does not promise to survive it.
 //! * A full disk refuses appends, while settlements, trims and reads go on; appends resume by themselves.
 //! * A sync that fails stops everything until the directory is opened again: nobody knows what is stored.
-//! * After a restart, retries are due when they were, and what was delivered and not settled comes again, in order. A
-//!   delivery is known to have happened if something later in the group was settled, or the log moved on to another
-//!   segment since; else it counts as the first.
+//! * After a restart, retries are due when they were, and what was delivered and not settled comes again, in order, with
+//!   its deliveries counted: also those that killed the process. Only a power loss may take the last of these counts.
+//! * Scheduled messages appear when they are due, by the wall clock, and keys of what happens once are forgotten when their
+//!   time is over; restarts in between change nothing. Nobody holds a lease after a restart: whoever did must acquire it
+//!   again, under a greater epoch.
 //!
-//! What it costs: memory for the bodies of recent messages ([`Options::cache_bytes`]) and 16 bytes for every message
-//! held. Disk space is freed by whole segments, when nothing in them is held any more: **a topic that is never trimmed
+//! What it costs: memory for the bodies of recent messages ([`Options::cache_bytes`]), 16 bytes for every message
+//! held, and some 150 and the key for each that happens once: up to a million keys of a topic, and of a group, which also begin
+//! every segment. Disk space is freed by whole segments, when nothing in them is held any more: **a topic that is never trimmed
 //! keeps every segment it has a message in**.
 //!
-//! A data directory holds `LOCK`, segments (`00000000000000000001.log`, …, growing from 1 MiB to
+//! A data directory holds `LOCK`, `delivered` (how far each group has been delivered), segments (`00000000000000000001.log`, …, growing from 1 MiB to
 //! [`Options::segment_bytes`]) and `next`, the segment made ready for when the present one is full.
 
 mod body;

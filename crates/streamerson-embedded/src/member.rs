@@ -37,14 +37,26 @@ impl EmbeddedMember {
         key: GroupKey,
         membership: Membership,
     ) -> Result<EmbeddedMember> {
-        let Membership { member, lease, .. } = membership;
-        engine.with_group(&key, |group, now| group.seen(&member, now))?;
+        let Membership {
+            member,
+            lease,
+            fence,
+            ..
+        } = membership;
+        engine.check_fence(&key.topic, &member, fence.as_ref())?;
+        engine.with_group(&key, |group, now| {
+            group.seen(&member, now);
+            if fence.is_some() {
+                group.release_all(now);
+            }
+        })?;
         Ok(EmbeddedMember {
             changed: engine.changed(&key.topic),
             settler: Arc::new(EmbeddedSettler {
                 engine,
                 key,
                 member,
+                fence,
             }),
             lease: Millis::try_from(lease.as_millis()).unwrap_or(Millis::MAX),
             loading: None,
@@ -52,12 +64,7 @@ impl EmbeddedMember {
     }
 
     fn take(&self, max: usize) -> Result<Loading<Grant>> {
-        let EmbeddedSettler {
-            engine,
-            key,
-            member,
-        } = &*self.settler;
-        engine.grant(key, member, Want::Any { lease: self.lease }, max)
+        self.settler.grant(Want::Any { lease: self.lease }, max)
     }
 }
 
@@ -85,7 +92,7 @@ impl Member for EmbeddedMember {
                     continue;
                 }
                 let settler = self.settler.clone();
-                if !granted.is_here() {
+                if !granted.is_here() || has_repeats(&granted) {
                     self.loading = Some(load(settler, granted).boxed());
                     continue;
                 }
@@ -116,7 +123,15 @@ impl Drop for EmbeddedMember {
             engine,
             key,
             member,
+            fence,
         } = &*self.settler;
+        // Under the same name another may own the topic now, and must keep what it holds.
+        if engine
+            .check_fence(&key.topic, member, fence.as_ref())
+            .is_err()
+        {
+            return;
+        }
         // A group that is gone holds nothing.
         let _ = engine.with_group(key, |group, now| group.leave(member, now));
     }
@@ -140,11 +155,18 @@ async fn wait(
 }
 
 async fn load(settler: Arc<EmbeddedSettler>, granted: Loading<Grant>) -> Result<Vec<Delivery>> {
+    let EmbeddedSettler { engine, key, .. } = &*settler;
+    engine.note_again(key, granted.what()).await?;
     let (deliveries, odd) = deliveries(granted.load(usize::MAX).await?);
     match odd.is_empty() {
         true => Ok(deliveries),
         false => set_aside(settler, deliveries, odd).await,
     }
+}
+
+/// Whether something is delivered again, which is noted first.
+fn has_repeats(granted: &Loading<Grant>) -> bool {
+    granted.what().any(|grant| grant.attempt > 1)
 }
 
 /// What can be delivered, and what cannot.

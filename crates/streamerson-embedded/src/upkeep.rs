@@ -1,40 +1,49 @@
 //! Upkeep and leases.
 
+use std::future::ready;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use streamerson_core::group::{Held, Holding};
 use streamerson_core::lease::{Lease, Leases};
+use streamerson_core::time::{Millis, millis};
 use streamerson_core::upkeep::{Pending, Upkeep};
 use streamerson_core::{Append, Entry, Error, Name, Position, Result, Start, Topic};
 
 use crate::broker::EmbeddedBroker;
+use crate::engine::GroupKey;
 use crate::reader;
-
-fn missing<T: Send + 'static>() -> BoxFuture<'static, Result<T>> {
-    std::future::ready(Err(Error::invalid("not-built", "not built yet"))).boxed()
-}
 
 impl Leases for EmbeddedBroker {
     fn acquire<'a>(
         &'a self,
-        _: &'a Topic,
-        _: &'a Name,
-        _: &'a Name,
-        _: Duration,
+        topic: &'a Topic,
+        name: &'a Name,
+        holder: &'a Name,
+        ttl: Duration,
     ) -> BoxFuture<'a, Result<Lease>> {
-        missing()
+        match millis(ttl) {
+            0 => ready(Err(Error::invalid(
+                "invalid-lease",
+                format!("a lease of {ttl:?} is none: give {name} at least a millisecond"),
+            )))
+            .boxed(),
+            ttl => self.engine().acquire(topic, name, holder, ttl).boxed(),
+        }
     }
+
     fn release<'a>(
         &'a self,
-        _: &'a Topic,
-        _: &'a Name,
-        _: &'a Name,
+        topic: &'a Topic,
+        name: &'a Name,
+        holder: &'a Name,
     ) -> BoxFuture<'a, Result<bool>> {
-        missing()
+        ready(Ok(self.engine().release(topic, name, holder))).boxed()
     }
-    fn leases<'a>(&'a self, _: &'a Topic) -> BoxFuture<'a, Result<Vec<Lease>>> {
-        missing()
+
+    fn leases<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<Lease>>> {
+        ready(Ok(self.engine().leases(topic))).boxed()
     }
 }
 
@@ -50,42 +59,96 @@ impl Upkeep for EmbeddedBroker {
 
     fn pending<'a>(
         &'a self,
-        _: &'a Topic,
-        _: &'a Name,
-        _: Position,
-        _: usize,
+        topic: &'a Topic,
+        group: &'a Name,
+        after: Position,
+        max: usize,
     ) -> BoxFuture<'a, Result<Vec<Pending>>> {
-        missing()
+        let pending = self.engine().with_group(&key(topic, group), |group, now| {
+            let held = group.held().filter(|(position, _)| *position > after);
+            held.take(max)
+                .map(|(position, held)| pending(position, held, now))
+                .collect()
+        });
+        ready(pending).boxed()
     }
-    fn seek<'a>(&'a self, _: &'a Topic, _: &'a Name, _: Start) -> BoxFuture<'a, Result<()>> {
-        missing()
+
+    fn seek<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Name,
+        to: Start,
+    ) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let key = key(topic, group);
+            if self.engine().create_group(&key, to).await? {
+                return Ok(());
+            }
+            self.engine().seek_group(&key, to).await
+        }
+        .boxed()
     }
+
     fn take<'a>(
         &'a self,
-        _: &'a Topic,
-        _: Position,
-        _: Vec<Append>,
+        topic: &'a Topic,
+        position: Position,
+        outputs: Vec<Append>,
     ) -> BoxFuture<'a, Result<bool>> {
-        missing()
+        self.engine().take_out(topic, position, outputs).boxed()
     }
-    fn remove_group<'a>(&'a self, _: &'a Topic, _: &'a Name) -> BoxFuture<'a, Result<bool>> {
-        missing()
+
+    fn remove_group<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Name,
+    ) -> BoxFuture<'a, Result<bool>> {
+        async move { self.engine().remove_group(&key(topic, group)).await }.boxed()
     }
-    fn remove_topic<'a>(&'a self, _: &'a Topic) -> BoxFuture<'a, Result<bool>> {
-        missing()
+
+    fn remove_topic<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<bool>> {
+        self.engine().remove_topic(topic).boxed()
     }
+
     fn remove_members<'a>(
         &'a self,
-        _: &'a Topic,
-        _: &'a Name,
-        _: Duration,
+        topic: &'a Topic,
+        group: &'a Name,
+        silent: Duration,
     ) -> BoxFuture<'a, Result<Vec<Name>>> {
-        missing()
+        let removed = self.engine().with_group(&key(topic, group), |group, now| {
+            group.remove_silent(millis(silent), now)
+        });
+        ready(removed).boxed()
     }
-    fn divide<'a>(&'a self, _: &'a Topic, _: u32) -> BoxFuture<'a, Result<u32>> {
-        missing()
+
+    fn divide<'a>(&'a self, topic: &'a Topic, partitions: u32) -> BoxFuture<'a, Result<u32>> {
+        self.engine().divide(topic, partitions).boxed()
     }
-    fn partitions<'a>(&'a self, _: &'a Topic) -> BoxFuture<'a, Result<u32>> {
-        std::future::ready(Ok(0)).boxed()
+
+    fn partitions<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<u32>> {
+        ready(Ok(self.engine().partitions(topic))).boxed()
+    }
+}
+
+fn key(topic: &Topic, group: &Name) -> GroupKey {
+    GroupKey {
+        topic: topic.clone(),
+        group: group.clone(),
+    }
+}
+
+fn pending(position: Position, held: &Held, now: Millis) -> Pending {
+    let since = |then: Millis| Duration::from_millis(now.saturating_sub(then));
+    let until = |then: Millis| Duration::from_millis(then.saturating_sub(now));
+    Pending {
+        position,
+        member: held.member.clone(),
+        idle: since(held.touched),
+        attempt: held.attempt,
+        due: match held.state {
+            Holding::Working => None,
+            Holding::Released { due } => Some(until(due)),
+        },
     }
 }

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use store::{join, name, options, payloads, text, topic};
+use store::{append, join, name, options, payloads, text, topic};
 use streamerson_core::{Append, Broker, Durability, Membership, Message, Outcome, Settlement};
 use streamerson_embedded::{EmbeddedBroker, Options};
 
@@ -75,6 +75,60 @@ async fn work(broker: EmbeddedBroker) {
                 say(&format!("settled {text}"));
             }
         }
+    }
+}
+
+/// Not a test: the process that dies of what it is given.
+#[tokio::test]
+#[ignore = "run by the other tests, in a process of its own"]
+async fn poisoned() {
+    let (Ok(dir), Ok(class)) = (std::env::var(DIR), std::env::var(CLASS)) else {
+        return;
+    };
+    let broker = EmbeddedBroker::open(dir, options(class.parse().unwrap())).unwrap();
+    let mut member = join(&broker, "orders", "victim").await;
+    for delivery in member.next(10).await.unwrap() {
+        let attempt = delivery.receipt.attempt();
+        say(&format!("delivered {} {attempt}", text(&delivery.message)));
+    }
+    std::process::abort();
+}
+
+/// Runs it until it is dead, and answers what it was given.
+fn die_of_poison(dir: &Path, class: Durability) -> Vec<String> {
+    let victim = Command::new(std::env::current_exe().unwrap())
+        .args(["poisoned", "--exact", "--ignored", "--nocapture"])
+        .env(DIR, dir)
+        .env(CLASS, class.to_string())
+        .output()
+        .unwrap();
+    assert_eq!(victim.status.code(), None, "it must die of a signal");
+    let said = String::from_utf8_lossy(&victim.stdout).into_owned();
+    let delivered = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("delivered "));
+    delivered.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_message_that_kills_its_process_counts_its_deliveries() {
+    for class in [Durability::Os, Durability::Disk] {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = EmbeddedBroker::open(dir.path(), options(class)).unwrap();
+        append(&broker, "orders", &["fine", "poison"]).await;
+        drop(broker);
+        for attempt in 1..=6 {
+            let delivered = die_of_poison(dir.path(), class);
+            let expected = [format!("fine {attempt}"), format!("poison {attempt}")];
+            assert_eq!(delivered, expected);
+        }
+        // What came later is not blamed.
+        let broker = EmbeddedBroker::open(dir.path(), options(class)).unwrap();
+        append(&broker, "orders", &["later"]).await;
+        let mut member = join(&broker, "orders", "after").await;
+        let seen = store::seen(&store::take(&mut member, 3).await);
+        let expected = [("fine", 7), ("poison", 7), ("later", 1)];
+        assert_eq!(seen, expected.map(|(text, n)| (text.to_owned(), n)));
     }
 }
 

@@ -107,7 +107,6 @@ async fn embedded_keeps_what_it_stored_over_a_restart() {
         let (broker, folder) = embedded(durability).await;
         let (kept, member) = restart::before(&Trial::new(broker)).await;
         drop(member);
-        let kept = kept.with_unsettled_deliveries_forgotten();
         let reopened = Arc::new(open(folder.path(), durability));
         restart::after(&Trial::new(reopened), kept).await;
     }

@@ -1,9 +1,12 @@
 //! Changes of topics and groups: what is to be written for one, and what it does once it is.
 
 use streamerson_core::group::Group;
+use streamerson_core::lease_table::LeaseTable;
+use streamerson_core::once::Remembered;
 use streamerson_core::retention::Trimmed;
-use streamerson_core::{Error, Position, Result, Topic};
+use streamerson_core::{Error, Position, Result, Topic, partition};
 
+use super::decide::Moment;
 use super::op::{Change, Changed};
 use super::state::{After, State, no_group};
 use super::topic::TopicState;
@@ -11,7 +14,7 @@ use super::{GroupKey, Trim};
 use crate::log::record::Record;
 
 /// What is to be written for `change`; `None`: it changes nothing.
-pub(crate) fn record(state: &State, change: &Change, unix_ms: u64) -> Result<Option<Record>> {
+pub(crate) fn record(state: &State, change: &Change, moment: Moment) -> Result<Option<Record>> {
     let has_group = |key: &GroupKey| {
         let topic = state.topic(&key.topic);
         topic.is_some_and(|topic| topic.groups.contains_key(&key.group))
@@ -47,11 +50,29 @@ pub(crate) fn record(state: &State, change: &Change, unix_ms: u64) -> Result<Opt
         }),
         Change::Trim(topic, trim) => state
             .topic(topic)
-            .and_then(|state| boundary(state, *trim, unix_ms))
+            .and_then(|state| boundary(state, *trim, moment.unix_ms))
             .map(|boundary| Record::Trimmed {
                 topic: topic.clone(),
                 boundary,
             }),
+        Change::Divide(topic, partitions) => {
+            partition::check(topic, *partitions)?;
+            state.admit(topic)?;
+            let divided = state.topic(topic).is_some_and(|topic| topic.partitions > 0);
+            (!divided).then(|| Record::Divided {
+                topic: topic.clone(),
+                partitions: *partitions,
+            })
+        }
+        Change::Acquire { topic, name, .. } => {
+            state.admit(topic)?;
+            let leases = state.topic(topic).map(|topic| &topic.leases);
+            let held = leases.is_some_and(|leases| leases.find(name, moment.now).is_some());
+            (!held).then(|| Record::Epoch {
+                topic: topic.clone(),
+                epoch: leases.map_or(0, LeaseTable::epoch).saturating_add(1),
+            })
+        }
         Change::RemoveTopic(topic) => {
             let exists = state.topic(topic).is_some_and(TopicState::exists);
             exists.then(|| Record::TopicRemoved {
@@ -106,6 +127,7 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
         Record::GroupRemoved { topic, group } => {
             if let Some(topic) = state.topic_mut(&topic) {
                 topic.groups.remove(&group);
+                topic.effects.remove(&group);
             }
             // Its members wait for what will not come.
             wake(state, &topic, after);
@@ -116,11 +138,27 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
         Record::TopicRemoved { topic } => {
             let end = state.topic(&topic).map(|topic| topic.last.successor(0));
             state.trim(&topic, end.unwrap_or_default());
+            state.drop_aside_of(&topic);
             if let Some(topic) = state.topic_mut(&topic) {
                 topic.groups.clear();
+                topic.effects.clear();
+                topic.keys = Remembered::default();
+                topic.partitions = 0;
+                // Positions and epochs go on growing, should it come again.
+                topic.leases = LeaseTable::after(topic.leases.epoch());
                 topic.removed = true;
             }
             wake(state, &topic, after);
+        }
+        Record::Divided { topic, partitions } => {
+            state.topic_or_new(&topic).partitions = partitions;
+        }
+        // The lease itself is in memory: only that its epoch was given must survive.
+        Record::Epoch { topic, epoch } => {
+            let leases = &mut state.topic_or_new(&topic).leases;
+            if epoch > leases.epoch() {
+                *leases = LeaseTable::after(epoch);
+            }
         }
         _ => return Changed::Done(false),
     }
@@ -140,4 +178,28 @@ fn trim(state: &mut State, name: &Topic, boundary: Position) -> Trimmed {
     });
     let removed = state.trim(name, boundary);
     Trimmed { removed, lost }
+}
+
+/// Does what `change` asks for, once `record` is written.
+pub(crate) fn commit(
+    state: &mut State,
+    change: &Change,
+    record: Option<Record>,
+    moment: Moment,
+    after: &mut After,
+) -> Changed {
+    let Change::Acquire {
+        topic,
+        name,
+        holder,
+        ttl,
+    } = change
+    else {
+        return apply(state, record, after);
+    };
+    let leases = &mut state.topic_or_new(topic).leases;
+    leases.acquire(name, holder, *ttl, moment.now);
+    // Whoever waits as its owner is so no longer.
+    wake(state, topic, after);
+    Changed::Done(record.is_some())
 }

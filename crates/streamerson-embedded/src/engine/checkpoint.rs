@@ -1,10 +1,12 @@
 //! The checkpoint at the head of a segment: with it, nothing that older segments say about groups is needed.
 
+use streamerson_core::Topic;
 use streamerson_core::group::{Group, Holding};
 use streamerson_core::time::Millis;
 
 use super::decide::Moment;
 use super::shared::Shared;
+use super::topic::TopicState;
 use crate::log::encode::Encoder;
 use crate::log::record::{GroupRecord, HeldRecord, Record, Sealed, TopicRecord};
 
@@ -37,6 +39,54 @@ pub(crate) fn checkpoint(shared: &Shared, segments: Vec<Sealed>, encoder: &mut E
             removed: topic.removed,
             groups: groups.collect(),
         }));
+        beside(name, topic, moment.unix_ms, encoder);
+    }
+    if state.aside.next_due().is_some() {
+        let ids = state.aside.ids();
+        encoder.record(&Record::Waiting { ids });
+    }
+}
+
+/// What a topic has beside its entries and groups, as far as it has any.
+fn beside(name: &Topic, state: &TopicState, unix_ms: u64, encoder: &mut Encoder) {
+    let topic = || name.clone();
+    if !state.holes.is_empty() {
+        encoder.record(&Record::Holes {
+            topic: topic(),
+            positions: state.holes.keys().copied().collect(),
+        });
+    }
+    if state.partitions > 0 {
+        encoder.record(&Record::Divided {
+            topic: topic(),
+            partitions: state.partitions,
+        });
+    }
+    if state.leases.epoch() > 0 {
+        encoder.record(&Record::Epoch {
+            topic: topic(),
+            epoch: state.leases.epoch(),
+        });
+    }
+    for (key, position, until) in state.keys.iter().filter(|(.., until)| *until > unix_ms) {
+        encoder.record(&Record::StoredOnce {
+            topic: topic(),
+            key: key.clone(),
+            position: *position,
+            until,
+        });
+    }
+    for (group, effects) in &state.effects {
+        for (key, answer, until) in effects.iter().filter(|(.., until)| *until > unix_ms) {
+            let answer = answer.as_ref();
+            encoder.record(&Record::DoneOnce {
+                topic: topic(),
+                group: group.clone(),
+                key: key.clone(),
+                until,
+                answer: answer.map(|answer| (answer.meta.clone(), answer.data.clone())),
+            });
+        }
     }
 }
 

@@ -125,6 +125,24 @@ impl Cold {
             .map(|item| chunk.entry(item).1)
     }
 
+    /// Takes one entry out, and answers where it stands.
+    pub(crate) fn remove(&mut self, wanted: Position) -> Option<Place> {
+        let number = self.chunks.partition_point(|chunk| chunk.last() < wanted);
+        let chunk = self.chunks.get_mut(number)?;
+        let base = chunk.base;
+        let found = chunk
+            .items
+            .binary_search_by_key(&wanted, |item| position(base, item));
+        let item = chunk.items.remove(found.ok()?)?;
+        let place = chunk.entry(&item).1;
+        // No chunk is empty: the others rely on it.
+        if chunk.items.is_empty() {
+            self.chunks.remove(number);
+        }
+        self.len -= 1;
+        Some(place)
+    }
+
     /// Removes the entries before `boundary`; tells `gone` how many of which segment.
     pub(crate) fn trim(&mut self, boundary: Position, mut gone: impl FnMut(u64, u64)) {
         while let Some(chunk) = self.chunks.front_mut() {
@@ -216,6 +234,7 @@ mod tests {
             jumps in proptest::collection::vec(jump(), 1..100),
             cut in 0usize..100,
             probe in 0usize..100,
+            holes in proptest::collection::vec(0usize..100, 0..100),
         ) {
             let (mut cold, mut model) = (Cold::default(), BTreeMap::new());
             let (mut at, mut segment) = (Position::new(5, u64::MAX / 2), 1);
@@ -231,6 +250,11 @@ mod tests {
             }
             let nth = |n: usize| *model.keys().nth(n % model.len()).unwrap();
             let (boundary, probe) = (nth(cut), nth(probe));
+            for hole in holes {
+                let Some(at) = model.keys().nth(hole).copied() else { continue };
+                prop_assert_eq!(cold.remove(at), model.remove(&at));
+                prop_assert_eq!(cold.remove(at), None);
+            }
             let mut gone = 0;
             cold.trim(boundary, |_, n| gone += n);
             prop_assert_eq!(gone, model.range(..boundary).count() as u64);

@@ -164,6 +164,9 @@ impl Committer {
             .wake
             .iter()
             .for_each(|changed| changed.notify_waiters());
+        if after.due {
+            self.shared.alarm.ring();
+        }
         answers.into_iter().for_each(|answer| answer.send());
     }
 
@@ -199,7 +202,8 @@ impl Committer {
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
         }
-        let record = change::record(&state, change, (self.shared.unix_ms)())?;
+        let moment = self.moment();
+        let record = change::record(&state, change, moment)?;
         drop(state);
         if let (Some(log), Some(record)) = (&mut self.log, &record) {
             self.encoder.begin();
@@ -210,7 +214,7 @@ impl Committer {
         }
         let mut after = After::default();
         let mut state = self.shared.state.lock();
-        let changed = change::apply(&mut state, record, &mut after);
+        let changed = change::commit(&mut state, change, record, moment, &mut after);
         drop(state);
         after
             .wake

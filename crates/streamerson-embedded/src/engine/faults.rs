@@ -54,6 +54,11 @@ impl Files for Faulty {
         System.write(file, bytes, offset)
     }
 
+    fn note(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        fault(&self.write)?;
+        System.note(file, bytes, offset)
+    }
+
     fn sync(&self, file: &File) -> io::Result<()> {
         self.syncs.fetch_add(1, SeqCst);
         fault(&self.sync)?;

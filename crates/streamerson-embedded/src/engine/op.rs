@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use streamerson_core::group::Held;
+use streamerson_core::group::{Grant, Held};
+use streamerson_core::lease::Fence;
 use streamerson_core::retention::Trimmed;
-use streamerson_core::{Error, Name, Outcome, Position, Result, Settlement, Start, Topic};
+use streamerson_core::{Append, Error, Name, Outcome, Position, Result, Settlement, Start, Topic};
 use tokio::sync::oneshot;
 
+use super::terms::{Effect, Terms};
 use super::{GroupKey, NewEntry, Trim};
 use crate::body::Body;
-use crate::log::encode::{entry_bound, settle_bound};
+use crate::log::encode::{entry_bound, settle_bound, take_bound};
 
 /// What is asked of the committer. The answer is sent once it is stored.
 #[derive(Debug)]
@@ -27,10 +29,34 @@ pub(crate) enum Op {
         key: GroupKey,
         /// In whose name.
         member: Name,
+        /// The lease under which the member may settle.
+        fence: Option<Box<Fence>>,
         /// In order.
         items: Vec<Item>,
         /// In the same order.
         answer: oneshot::Sender<Vec<Result<()>>>,
+    },
+    /// Take an entry out of a topic.
+    Take {
+        /// Of which topic.
+        topic: Topic,
+        /// Which.
+        position: Position,
+        /// What is appended with it.
+        outputs: Vec<Pending>,
+        /// Whether it was there.
+        taken: Result<bool>,
+        /// The same.
+        answer: oneshot::Sender<Result<bool>>,
+    },
+    /// Note that messages are delivered again.
+    Deliver {
+        /// To which group.
+        key: GroupKey,
+        /// Which, and how often.
+        grants: Vec<Grant>,
+        /// That it is noted.
+        answer: oneshot::Sender<Result<()>>,
     },
     /// Change a topic or group. Committed alone.
     Change {
@@ -54,6 +80,8 @@ pub(crate) struct Pending {
     pub(crate) position: Result<Position>,
     /// Where in the frame it stands.
     pub(crate) at: u32,
+    /// When, and how often, it is to appear. Boxed, because few have any.
+    pub(crate) terms: Option<Box<Terms>>,
 }
 
 /// A settlement on its way.
@@ -63,6 +91,8 @@ pub(crate) struct Item {
     pub(crate) position: Position,
     /// How it is to end.
     pub(crate) end: End,
+    /// What is to happen once. Boxed, because few have any.
+    pub(crate) effect: Option<Box<Effect>>,
     /// What was decided.
     pub(crate) verdict: Verdict,
 }
@@ -107,6 +137,19 @@ pub(crate) enum Change {
     Trim(Topic, Trim),
     /// A topic goes.
     RemoveTopic(Topic),
+    /// A topic is divided.
+    Divide(Topic, u32),
+    /// A lease of a topic goes to a holder anew.
+    Acquire {
+        /// Of which topic.
+        topic: Topic,
+        /// Which lease.
+        name: Name,
+        /// To whom.
+        holder: Name,
+        /// For so many milliseconds.
+        ttl: u64,
+    },
 }
 
 /// What a change did.
@@ -130,6 +173,13 @@ impl Op {
                 let head = settle_bound(&key.topic, &key.group);
                 items.iter().map(|item| head + item.bound()).sum()
             }
+            Op::Take { topic, outputs, .. } => {
+                let bound: usize = outputs.iter().map(Pending::bound).sum();
+                bound + take_bound(topic)
+            }
+            Op::Deliver { key, grants, .. } => {
+                settle_bound(&key.topic, &key.group) + grants.len() * GRANT
+            }
             Op::Change { .. } => 1024,
         }
     }
@@ -152,6 +202,12 @@ impl Op {
             Op::Settle { items, answer, .. } => {
                 let _ = answer.send(items.iter().map(|_| Err(error.clone())).collect());
             }
+            Op::Take { answer, .. } => {
+                let _ = answer.send(Err(error.clone()));
+            }
+            Op::Deliver { answer, .. } => {
+                let _ = answer.send(Err(error.clone()));
+            }
             Op::Change { answer, .. } => {
                 let _ = answer.send(Err(error.clone()));
             }
@@ -168,34 +224,48 @@ impl Pending {
             insisted: entry.position,
             position: Ok(Position::ZERO),
             at: 0,
+            terms: None,
         }
+    }
+
+    /// A message to append, on its terms.
+    pub(crate) fn of(append: Append) -> Pending {
+        let terms = Terms::of(&append);
+        let mut pending = Pending::new(NewEntry {
+            topic: append.topic,
+            body: Body::Message(append.message),
+            position: None,
+        });
+        pending.terms = terms;
+        pending
+    }
+
+    /// Whether it may be kept aside.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.may_wait())
     }
 
     /// No more bytes than this are written for it.
     pub(crate) fn bound(&self) -> usize {
-        entry_bound(&self.topic, &self.body)
+        let terms = self.terms.as_ref().map_or(0, |terms| terms.bound());
+        entry_bound(&self.topic, &self.body) + terms
     }
 }
 
 impl Item {
     /// A settlement to decide.
     pub(crate) fn new(settlement: Settlement) -> Item {
-        let end = match settlement.outcome {
-            Outcome::Complete { outputs, .. } => {
-                let pending = outputs.into_iter().map(|output| {
-                    Pending::new(NewEntry {
-                        topic: output.topic,
-                        body: Body::Message(output.message),
-                        position: None,
-                    })
-                });
-                End::Complete(pending.collect())
+        let (end, once) = match settlement.outcome {
+            Outcome::Complete { outputs, once } => {
+                let outputs = outputs.into_iter().map(Pending::of).collect();
+                (End::Complete(outputs), once)
             }
-            Outcome::Retry { after } => End::Retry(after),
+            Outcome::Retry { after } => (End::Retry(after), None),
         };
         Item {
             position: settlement.receipt.position(),
             end,
+            effect: once.map(|once| Effect::new(&once)),
             verdict: Verdict::Open,
         }
     }
@@ -210,11 +280,26 @@ impl Item {
 
     fn bound(&self) -> usize {
         match &self.end {
-            End::Complete(outputs) => outputs.iter().map(Pending::bound).sum(),
+            End::Complete(outputs) => {
+                let effect = self.effect.as_ref();
+                let bound: usize = outputs.iter().map(Pending::bound).sum();
+                bound + effect.map_or(0, |effect| effect.bound(outputs))
+            }
             End::Retry(_) => 0,
         }
     }
+
+    /// Whether an output of it may be kept aside.
+    pub(crate) fn may_wait(&self) -> bool {
+        match &self.end {
+            End::Complete(outputs) => outputs.iter().any(Pending::may_wait),
+            End::Retry(_) => false,
+        }
+    }
 }
+
+/// What a delivery takes in the record of many.
+const GRANT: usize = 20;
 
 /// The largest message, all fields together; the outputs of a settlement count as one, because they are written as one.
 const MESSAGE: usize = 32 << 20;

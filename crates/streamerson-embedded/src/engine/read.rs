@@ -41,6 +41,11 @@ impl<T: Send + 'static> Loading<T> {
         Loading { entries, sources }
     }
 
+    /// What each is for.
+    pub(crate) fn what(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().map(|(what, _)| what)
+    }
+
     /// Whether there are no entries.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -79,7 +84,8 @@ impl<T: Send + 'static> Loading<T> {
         entries.collect()
     }
 
-    fn read(self, limit: usize) -> Result<Vec<(T, Option<Body>)>> {
+    /// The same, waiting for the disk.
+    pub(crate) fn read(self, limit: usize) -> Result<Vec<(T, Option<Body>)>> {
         let mut frames = Frames::new(&self.sources);
         let mut loaded = Vec::with_capacity(self.entries.len());
         let mut bytes = 0;

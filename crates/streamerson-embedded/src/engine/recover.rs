@@ -5,7 +5,9 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use streamerson_core::group::{Group, Held, Holding};
+use streamerson_core::once::Answer;
 use streamerson_core::{Durability, Error, ErrorKind, Name, Position, Result, Topic};
 
 use super::GroupKey;
@@ -13,7 +15,7 @@ use super::change;
 use super::cold::Place;
 use super::decide::Moment;
 use super::state::{After, INBOX_TTL, State};
-use super::topic::Stored;
+use super::topic::{Slot, Stored};
 use crate::Recovery;
 use crate::log::decode::{Decoder, Malformed, entry};
 use crate::log::directory::{Directory, unusable};
@@ -29,6 +31,7 @@ pub(crate) fn recover(
     directory: Directory,
     settings: Settings,
     state: &mut State,
+    marks: &[(GroupKey, Position)],
     moment: Moment,
 ) -> Result<(Log, Recovery)> {
     // What a crash left of a segment that never was one.
@@ -55,6 +58,9 @@ pub(crate) fn recover(
             return Err(damaged(segment.path(), tail.end, why));
         }
         ends.push((segment, tail));
+    }
+    for (key, cursor) in marks {
+        replay.marked(key, *cursor);
     }
     let sealed = replay.sealed();
     verify(&directory, &sealed, &ends)?;
@@ -204,6 +210,7 @@ impl<'a> Replay<'a> {
     }
 
     fn frame(&mut self, body: &Bytes, place: Place) -> Result<(), Malformed> {
+        let (mut checkpoint, mut waiting) = (false, Vec::new());
         for record in Decoder::new(body) {
             match record? {
                 Record::Append(placed) => self.entry(&placed, body, place)?,
@@ -220,6 +227,60 @@ impl<'a> Replay<'a> {
                         group.settle(position);
                     }
                 }
+                Record::Taken {
+                    topic,
+                    position,
+                    outputs,
+                } => {
+                    for output in &outputs {
+                        self.entry(output, body, place)?;
+                    }
+                    self.state.take_out(&topic, position, &mut After::default());
+                }
+                Record::Scheduled(placed) => self.scheduled(&placed, place),
+                Record::Appeared { id, placed } => {
+                    self.state.drop_aside(id);
+                    self.entry(&placed, body, place)?;
+                }
+                Record::Delivered {
+                    topic,
+                    group,
+                    grants,
+                } => self.delivered_again(&topic, &group, &grants),
+                Record::StoredOnce {
+                    topic,
+                    key,
+                    position,
+                    until,
+                } => {
+                    if until > self.moment.unix_ms {
+                        let keys = &mut self.state.topic_or_new(&topic).keys;
+                        keys.restore(own_text(&key), position, until);
+                    }
+                }
+                Record::DoneOnce {
+                    topic,
+                    group,
+                    key,
+                    until,
+                    answer,
+                } => {
+                    if until > self.moment.unix_ms {
+                        let answer = answer.map(|(meta, data)| Answer {
+                            meta: Bytes::copy_from_slice(&meta),
+                            data: Bytes::copy_from_slice(&data),
+                        });
+                        let effects = &mut self.state.topic_or_new(&topic).effects;
+                        let effects = effects.entry(own_name(group)).or_default();
+                        effects.restore(own_text(&key), answer, until);
+                    }
+                }
+                Record::Waiting { ids } => waiting = ids,
+                Record::Holes { topic, positions } => {
+                    for position in positions {
+                        self.state.take_out(&topic, position, &mut After::default());
+                    }
+                }
                 Record::Retry { topic, group, held } => {
                     let restored = self.held(held);
                     if let Some(group) = self.delivered(topic, group, held.position) {
@@ -230,6 +291,9 @@ impl<'a> Replay<'a> {
                     self.state.newest = self.state.newest.max(newest);
                     self.listed = segments;
                     self.removed.clear();
+                    checkpoint = true;
+                    // What was removed since must not come back: all that is left follows.
+                    self.state.forget_what_checkpoints_repeat();
                 }
                 Record::Topic(topic) => self.topic(topic),
                 Record::SegmentRemoved { number } => self.removed.push(number),
@@ -238,6 +302,9 @@ impl<'a> Replay<'a> {
                     change::apply(self.state, Some(own(change)), &mut After::default());
                 }
             }
+        }
+        if checkpoint {
+            self.state.keep_aside_only(&waiting);
         }
         Ok(())
     }
@@ -275,6 +342,42 @@ impl<'a> Replay<'a> {
         }
         self.assigned(topic, *position);
         Ok(())
+    }
+
+    fn scheduled(&mut self, placed: &Placed, place: Place) {
+        let topic = Topic::new(placed.topic.as_str().to_owned());
+        let topic = topic.unwrap_or_else(|_| placed.topic.clone());
+        let at = placed.at;
+        let slot = Slot::Stored(Place { at, ..place });
+        self.state.keep_aside(placed.position, &topic, slot);
+    }
+
+    fn delivered_again(&mut self, topic: &Topic, group: &Name, grants: &[(Position, u32)]) {
+        for (position, attempt) in grants {
+            let restored = self.held(HeldRecord {
+                position: *position,
+                due_unix_ms: 0,
+                attempt: *attempt,
+            });
+            if let Some(group) = self.delivered(topic.clone(), group.clone(), *position) {
+                group.restore(*position, restored);
+            }
+        }
+    }
+
+    /// Everything up to `cursor` was delivered, as the marks say, as far as it is there.
+    fn marked(&mut self, key: &GroupKey, cursor: Position) {
+        let Some(last) = self.state.topic(&key.topic).map(|topic| topic.last) else {
+            return;
+        };
+        let before = self.state.group_mut(key).map(|group| group.cursor());
+        let reached = cursor.min(last);
+        if before.is_ok_and(|before| before < reached) {
+            let end = reached.successor(0);
+            if let Some(group) = self.delivered(key.topic.clone(), key.group.clone(), end) {
+                group.seek(reached);
+            }
+        }
     }
 
     fn assigned(&mut self, topic: &Topic, position: Position) {
@@ -351,6 +454,10 @@ impl<'a> Replay<'a> {
 /// Names that were read share the frame's memory, and would keep it.
 fn own_name(name: Name) -> Name {
     Name::new(name.as_str().to_owned()).unwrap_or(name)
+}
+
+fn own_text(text: &ByteString) -> ByteString {
+    ByteString::from(text.to_string())
 }
 
 fn own(record: Record) -> Record {

@@ -92,4 +92,10 @@ pub(crate) struct TopicView<'a> {
     pub(crate) groups: &'a BTreeMap<Name, Group>,
     /// How many entries stand after a position: a group's lag, from its cursor.
     pub(crate) count_after: &'a dyn Fn(Position) -> u64,
+    /// Where the first entry after a position stands: what a group is given next, from its cursor.
+    pub(crate) next_after: &'a dyn Fn(Position) -> Option<Position>,
+    /// Messages kept aside until they are due.
+    pub(crate) scheduled: u64,
+    /// Into how many partitions it is divided; 0: it is not.
+    pub(crate) partitions: u32,
 }

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use streamerson_core::group::Group;
+use streamerson_core::once::Remembered;
 use streamerson_core::time::Millis;
 use streamerson_core::{Error, ErrorKind, Position, Result, Topic};
 use tokio::sync::Notify;
 
 use super::GroupKey;
+use super::aside::Aside;
 use super::topic::{Stored, TopicState};
 use crate::body::Body;
 use crate::log::segment::Segment;
@@ -35,6 +37,8 @@ pub(crate) struct State {
     passing: Vec<Topic>,
     /// So many of them are worth a sweep.
     many: usize,
+    /// What is kept aside until it is due.
+    pub(crate) aside: Aside,
     /// The newest position the engine gave in any topic. Time never goes back behind it.
     pub(crate) newest: Position,
     /// Bytes of bodies in memory.
@@ -70,6 +74,8 @@ pub(crate) struct After {
     pub(crate) wake: Vec<Arc<Notify>>,
     /// Bodies nobody needs in memory.
     pub(crate) garbage: Vec<Body>,
+    /// Something is due before what was.
+    pub(crate) due: bool,
 }
 
 impl State {
@@ -79,6 +85,7 @@ impl State {
             topics: HashMap::default(),
             passing: Vec::new(),
             many: MANY,
+            aside: Aside::default(),
             newest: Position::ZERO,
             memory: 0,
             limit,
@@ -103,6 +110,15 @@ impl State {
         self.topics.iter()
     }
 
+    /// Forgets what every checkpoint says anew.
+    pub(crate) fn forget_what_checkpoints_repeat(&mut self) {
+        for topic in self.topics.values_mut() {
+            topic.partitions = 0;
+            topic.keys = Remembered::default();
+            topic.effects.clear();
+        }
+    }
+
     /// A topic, made as needed.
     pub(crate) fn topic_or_new(&mut self, topic: &Topic) -> &mut TopicState {
         if !self.topics.contains_key(topic) {
@@ -121,27 +137,39 @@ impl State {
         insisted: Option<Position>,
         unix_ms: u64,
     ) -> Result<Position> {
-        let (newest, topics) = (self.newest, self.topics.len());
+        let newest = self.newest;
         let position = match self.topics.get_mut(topic) {
             Some(state) => state.assign(topic, insisted, newest, unix_ms)?,
-            // What cannot be handled must find a place, also then.
-            None if topics < TOPICS || topic.is_dead_letters() => {
+            None => {
+                self.admit(topic)?;
                 let state = self.topic_or_new(topic);
                 state.assign(topic, insisted, newest, unix_ms)?
-            }
-            None => {
-                return Err(Error::unavailable(
-                    "too-many-topics",
-                    format!(
-                        "there are {TOPICS} topics already, and {topic} would be one more: serve named routes instead of every topic"
-                    ),
-                ));
             }
         };
         if insisted.is_none() {
             self.newest = newest.max(position);
         }
         Ok(position)
+    }
+
+    /// Whether there is room for `topic`, if it is a new one.
+    pub(crate) fn admit(&self, topic: &Topic) -> Result<()> {
+        // What cannot be handled must find a place, also then.
+        if self.topics.len() < TOPICS || topic.is_dead_letters() || self.topics.contains_key(topic)
+        {
+            return Ok(());
+        }
+        Err(Error::unavailable(
+            "too-many-topics",
+            format!(
+                "there are {TOPICS} topics already, and {topic} would be one more: serve named routes instead of every topic"
+            ),
+        ))
+    }
+
+    /// Whether memory is all there is.
+    pub(crate) fn stores_bodies(&self) -> bool {
+        matches!(self.limit, Limit::Store(_))
     }
 
     /// Whether an append of `bytes` would exceed the memory, where memory is all there is.
@@ -249,6 +277,27 @@ impl State {
         removed
     }
 
+    /// Takes one entry out of `topic`: it cannot be delivered or settled any more.
+    pub(crate) fn take_out(&mut self, topic: &Topic, position: Position, after: &mut After) {
+        let Some(state) = self.topics.get_mut(topic) else {
+            return;
+        };
+        state.going.remove(&position);
+        for group in state.groups.values_mut() {
+            group.settle(position);
+        }
+        let before = state.recent_bytes();
+        let Some((place, body)) = state.take_out(position) else {
+            return;
+        };
+        self.memory -= before - state.recent_bytes();
+        if place.segment > 0 {
+            state.holes.insert(position, place.segment);
+        }
+        after.garbage.extend(body);
+        self.release(place.segment);
+    }
+
     /// Drops inboxes that expired, and topics that came to nothing.
     pub(crate) fn sweep(&mut self, now: Millis, after: &mut After) {
         for topic in std::mem::take(&mut self.passing) {
@@ -318,6 +367,13 @@ impl State {
         }
     }
 
+    /// An entry of `segment` is not held any more.
+    pub(crate) fn release(&mut self, segment: u64) {
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.live = segment.live.saturating_sub(1);
+        }
+    }
+
     /// The file of a segment.
     pub(crate) fn segment(&self, number: u64) -> Option<&Arc<Segment>> {
         self.segments.get(&number).map(|state| &state.segment)
@@ -333,6 +389,9 @@ impl State {
     /// Segments are gone.
     pub(crate) fn forget_segments(&mut self, numbers: &[u64]) {
         self.segments.retain(|number, _| !numbers.contains(number));
+        for topic in self.topics.values_mut() {
+            topic.holes.retain(|_, segment| !numbers.contains(segment));
+        }
     }
 }
 

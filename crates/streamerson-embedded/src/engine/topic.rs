@@ -1,9 +1,11 @@
 //! One topic in memory: where its entries stand, the bodies of the newest, and its groups.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use streamerson_core::group::{Grant, Group};
+use streamerson_core::lease_table::LeaseTable;
+use streamerson_core::once::{Answer, Remembered};
 use streamerson_core::time::Millis;
 use streamerson_core::{Error, Name, Position, Result, Start, Topic};
 use tokio::sync::Notify;
@@ -44,6 +46,20 @@ pub(crate) struct TopicState {
     pub(crate) written: Millis,
     /// The last commit that woke who waits here.
     pub(crate) woken: u64,
+    /// Entries that are about to be taken out.
+    pub(crate) going: BTreeSet<Position>,
+    /// Entries that were taken out, with the segments that still have them: these must not bring them back.
+    pub(crate) holes: BTreeMap<Position, u64>,
+    /// Messages kept aside until they are due.
+    pub(crate) scheduled: u64,
+    /// Into how many partitions it is divided; 0: it is not.
+    pub(crate) partitions: u32,
+    /// Who owns what of it. In memory: after a restart all is free. Only epochs are in the log.
+    pub(crate) leases: LeaseTable,
+    /// What was stored once, and where.
+    pub(crate) keys: Remembered<Position>,
+    /// What each group has done once, and what was answered.
+    pub(crate) effects: BTreeMap<Name, Remembered<Option<Answer>>>,
 }
 
 /// An entry with its body.
@@ -58,7 +74,7 @@ pub(crate) struct Stored {
 }
 
 /// An entry to be shown: its body, or where to read it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Slot {
     /// In memory.
     Here(Body),
@@ -69,12 +85,21 @@ pub(crate) enum Slot {
 impl TopicState {
     /// Whether there is nothing to keep: no entries, no groups, and nothing ever was.
     pub(crate) fn is_vacant(&self) -> bool {
-        self.assigned == Position::ZERO && self.groups.is_empty() && self.is_empty()
+        self.assigned == Position::ZERO
+            && self.groups.is_empty()
+            && self.is_empty()
+            && self.scheduled == 0
+            && self.partitions == 0
+            && self.leases.epoch() == 0
+            && self.keys.is_empty()
     }
 
     /// Whether it is a topic for others to see.
     pub(crate) fn exists(&self) -> bool {
-        !self.removed && self.last > Position::ZERO || !self.groups.is_empty()
+        !self.removed && self.last > Position::ZERO
+            || !self.groups.is_empty()
+            || self.scheduled > 0
+            || self.partitions > 0
     }
 
     fn is_empty(&self) -> bool {
@@ -200,6 +225,13 @@ impl TopicState {
         self.cold.count_after(position) + (self.recent.len() - self.up_to(position)) as u64
     }
 
+    /// Where the first entry after `position` stands.
+    pub(crate) fn next_after(&self, position: Position) -> Option<Position> {
+        let recent = || self.recent.get(self.up_to(position)).map(|s| s.position);
+        let cold = self.cold.after(position).next();
+        cold.map(|(position, _)| position).or_else(recent)
+    }
+
     /// How many entries stand at or after `position`.
     pub(crate) fn count_from(&self, position: Position) -> u64 {
         match position {
@@ -235,7 +267,33 @@ impl TopicState {
             }
         }
         self.boundary = self.boundary.max(boundary);
+        if !self.holes.is_empty() {
+            self.holes = self.holes.split_off(&boundary);
+        }
         (before - self.len(), bytes - self.recent_bytes)
+    }
+
+    /// Takes one entry out. Answers where it stands, and its body if that is in memory.
+    pub(crate) fn take_out(&mut self, position: Position) -> Option<(Place, Option<Body>)> {
+        let recent = self
+            .recent
+            .binary_search_by_key(&position, |stored| stored.position);
+        match recent {
+            Ok(at) => {
+                let stored = self.recent.remove(at)?;
+                self.recent_bytes -= footprint(&stored.body);
+                Some((stored.place, Some(stored.body)))
+            }
+            Err(_) => Some((self.cold.remove(position)?, None)),
+        }
+    }
+
+    /// Whether there is an entry at `position`.
+    pub(crate) fn has(&self, position: Position) -> bool {
+        let recent = self
+            .recent
+            .binary_search_by_key(&position, |stored| stored.position);
+        recent.is_ok() || self.cold.get(position).is_some()
     }
 
     /// Up to `max` entries from `from` to `to` (both included), oldest first.

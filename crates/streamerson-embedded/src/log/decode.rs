@@ -81,6 +81,52 @@ impl<'a> Decoder<'a> {
                 number: self.u64()?,
             },
             kind::CLOSED => Record::Closed,
+            kind::DELIVERED => Record::Delivered {
+                topic: self.topic()?,
+                group: self.name()?,
+                grants: self.many(|decoder| Ok((decoder.position()?, decoder.u32()?)))?,
+            },
+            kind::SCHEDULED => Record::Scheduled(self.placed()?),
+            kind::APPEARED => Record::Appeared {
+                id: self.position()?,
+                placed: self.placed()?,
+            },
+            kind::TAKEN => Record::Taken {
+                topic: self.topic()?,
+                position: self.position()?,
+                outputs: self.many(Decoder::placed)?,
+            },
+            kind::STORED_ONCE => Record::StoredOnce {
+                topic: self.topic()?,
+                key: text(self.bytes()?)?,
+                position: self.position()?,
+                until: self.u64()?,
+            },
+            kind::DONE_ONCE => Record::DoneOnce {
+                topic: self.topic()?,
+                group: self.name()?,
+                key: text(self.bytes()?)?,
+                until: self.u64()?,
+                answer: match self.u8()? {
+                    0 => None,
+                    _ => Some((self.bytes()?, self.bytes()?)),
+                },
+            },
+            kind::DIVIDED => Record::Divided {
+                topic: self.topic()?,
+                partitions: self.u32()?,
+            },
+            kind::EPOCH => Record::Epoch {
+                topic: self.topic()?,
+                epoch: self.u64()?,
+            },
+            kind::WAITING => Record::Waiting {
+                ids: self.many(Decoder::position)?,
+            },
+            kind::HOLES => Record::Holes {
+                topic: self.topic()?,
+                positions: self.many(Decoder::position)?,
+            },
             _ => return Err(Malformed("unknown kind of record")),
         })
     }
@@ -350,6 +396,32 @@ mod tests {
                 .map(|(number, end)| Sealed { number, end })
                 .collect(),
         });
+        let answer = proptest::option::of((bytes(), bytes()));
+        let key = || ".{0,20}".prop_map(ByteString::from);
+        let done = (topic(), name(), key(), any::<u64>(), answer);
+        let done = done.prop_map(|(topic, group, key, until, answer)| Record::DoneOnce {
+            topic,
+            group,
+            key,
+            until,
+            answer,
+        });
+        let stored = (topic(), key(), position(), any::<u64>());
+        let stored = stored.prop_map(|(topic, key, position, until)| Record::StoredOnce {
+            topic,
+            key,
+            position,
+            until,
+        });
+        let grants = vec((position(), any::<u32>()), 0..5);
+        let delivered = (topic(), name(), grants);
+        let delivered = delivered.prop_map(|(topic, group, grants)| Record::Delivered {
+            topic,
+            group,
+            grants,
+        });
+        let holes = (topic(), vec(position(), 0..5));
+        let divided = (topic(), any::<u32>());
         let parts = (topic(), position(), position(), any::<bool>());
         let of_topic =
             (parts, vec(group(), 0..3)).prop_map(|((topic, last, boundary, removed), groups)| {
@@ -368,6 +440,13 @@ mod tests {
             topic().prop_map(|topic| Record::TopicRemoved { topic }),
             any::<u64>().prop_map(|number| Record::SegmentRemoved { number }),
             Just(Record::Closed),
+            done,
+            stored,
+            delivered,
+            holes.prop_map(|(topic, positions)| Record::Holes { topic, positions }),
+            divided.prop_map(|(topic, partitions)| Record::Divided { topic, partitions }),
+            (topic(), any::<u64>()).prop_map(|(topic, epoch)| Record::Epoch { topic, epoch }),
+            vec(position(), 0..5).prop_map(|ids| Record::Waiting { ids }),
         ]
     }
 
@@ -400,6 +479,23 @@ mod tests {
             }
             encoder.retry(&source, &group, returned);
             bound += 2 * settle_bound(&source, &group);
+            encoder.taken(&source, at, entries.len() as u32);
+            bound += settle_bound(&source, &group);
+            let mut moved = Vec::new();
+            for (topic, position, body) in &entries {
+                bound += entry_bound(topic, body);
+                let at = encoder.output(topic, *position, body);
+                moved.push(Placed { topic: topic.clone(), position: *position, at });
+            }
+            let mut later = Vec::new();
+            for (topic, position, body) in &entries {
+                bound += 2 * (entry_bound(topic, body) + 16);
+                let at = encoder.scheduled(topic, *position, body);
+                later.push(Record::Scheduled(Placed { topic: topic.clone(), position: *position, at }));
+                let at = encoder.appeared(returned.position, topic, *position, body);
+                let placed = Placed { topic: topic.clone(), position: *position, at };
+                later.push(Record::Appeared { id: returned.position, placed });
+            }
 
             let frame = frame(&mut encoder);
             prop_assert!(frame.len() <= bound);
@@ -409,7 +505,9 @@ mod tests {
             }
             let mut expected: Vec<Record> = placed.into_iter().map(Record::Append).collect();
             expected.push(Record::Settle { topic: source.clone(), group: group.clone(), position: at, outputs });
-            expected.push(Record::Retry { topic: source, group, held: returned });
+            expected.push(Record::Retry { topic: source.clone(), group, held: returned });
+            expected.push(Record::Taken { topic: source, position: at, outputs: moved });
+            expected.extend(later);
             let read: Result<Vec<Record>, Malformed> = Decoder::new(&frame).collect();
             prop_assert_eq!(read.unwrap(), expected);
         }

@@ -56,6 +56,33 @@ impl Encoder {
         self.placed(topic, position, body)
     }
 
+    /// An entry is kept aside as `id`. Answers where it stands.
+    pub(crate) fn scheduled(&mut self, topic: &Topic, id: Position, body: &Body) -> u32 {
+        self.buffer.push(kind::SCHEDULED);
+        self.placed(topic, id, body)
+    }
+
+    /// What was kept aside as `id` stands in its topic. Answers where.
+    pub(crate) fn appeared(
+        &mut self,
+        id: Position,
+        topic: &Topic,
+        position: Position,
+        body: &Body,
+    ) -> u32 {
+        self.buffer.push(kind::APPEARED);
+        self.position(id);
+        self.placed(topic, position, body)
+    }
+
+    /// An entry was taken out, with so many outputs: each is to follow by [`Encoder::output`].
+    pub(crate) fn taken(&mut self, topic: &Topic, position: Position, outputs: u32) {
+        self.buffer.push(kind::TAKEN);
+        self.name(topic.as_str());
+        self.position(position);
+        self.u32(outputs);
+    }
+
     /// A delivery was given back.
     pub(crate) fn retry(&mut self, topic: &Topic, group: &Name, held: HeldRecord) {
         self.buffer.push(kind::RETRY);
@@ -106,10 +133,85 @@ impl Encoder {
                 self.u64(*number);
             }
             Record::Closed => self.buffer.push(kind::CLOSED),
-            Record::Append(_) | Record::Settle { .. } | Record::Retry { .. } => {
+            Record::Delivered {
+                topic,
+                group,
+                grants,
+            } => self.delivered(topic, group, grants),
+            Record::StoredOnce {
+                topic,
+                key,
+                position,
+                until,
+            } => {
+                self.buffer.push(kind::STORED_ONCE);
+                self.name(topic.as_str());
+                self.bytes(key.as_bytes());
+                self.position(*position);
+                self.u64(*until);
+            }
+            Record::DoneOnce {
+                topic,
+                group,
+                key,
+                until,
+                answer,
+            } => {
+                self.buffer.push(kind::DONE_ONCE);
+                self.name(topic.as_str());
+                self.name(group.as_str());
+                self.bytes(key.as_bytes());
+                self.u64(*until);
+                self.buffer.push(answer.is_some().into());
+                if let Some((meta, data)) = answer {
+                    self.bytes(meta);
+                    self.bytes(data);
+                }
+            }
+            Record::Divided { topic, partitions } => {
+                self.buffer.push(kind::DIVIDED);
+                self.name(topic.as_str());
+                self.u32(*partitions);
+            }
+            Record::Epoch { topic, epoch } => {
+                self.buffer.push(kind::EPOCH);
+                self.name(topic.as_str());
+                self.u64(*epoch);
+            }
+            Record::Waiting { ids } => {
+                self.buffer.push(kind::WAITING);
+                self.positions(ids);
+            }
+            Record::Holes { topic, positions } => {
+                self.buffer.push(kind::HOLES);
+                self.name(topic.as_str());
+                self.positions(positions);
+            }
+            Record::Append(_)
+            | Record::Settle { .. }
+            | Record::Retry { .. }
+            | Record::Scheduled(_)
+            | Record::Appeared { .. }
+            | Record::Taken { .. } => {
                 debug_assert!(false, "entries and deliveries have methods of their own");
             }
         }
+    }
+
+    fn delivered(&mut self, topic: &Topic, group: &Name, grants: &[(Position, u32)]) {
+        self.buffer.push(kind::DELIVERED);
+        self.name(topic.as_str());
+        self.name(group.as_str());
+        self.u32(grants.len() as u32);
+        for (position, attempt) in grants {
+            self.position(*position);
+            self.u32(*attempt);
+        }
+    }
+
+    fn positions(&mut self, positions: &[Position]) {
+        self.u32(positions.len() as u32);
+        positions.iter().for_each(|at| self.position(*at));
     }
 
     fn topic(&mut self, topic: &TopicRecord) {
@@ -209,4 +311,9 @@ pub(crate) fn entry_bound(topic: &Topic, body: &Body) -> usize {
 /// No settlement takes more than this, its outputs aside.
 pub(crate) fn settle_bound(topic: &Topic, group: &Name) -> usize {
     3 + topic.as_str().len() + group.as_str().len() + 16 + 12
+}
+
+/// No removal of an entry takes more than this, its outputs aside.
+pub(crate) fn take_bound(topic: &Topic) -> usize {
+    2 + topic.as_str().len() + 16 + 4
 }

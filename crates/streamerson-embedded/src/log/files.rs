@@ -15,6 +15,11 @@ pub(crate) trait Files: Debug + Send + Sync {
     /// Writes all of `bytes` at `offset`.
     fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Writes all of `bytes` at `offset`, where a power loss may take them: they are never synced.
+    fn note(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        file.write_all_at(bytes, offset)
+    }
+
     /// Waits until the file's content is on the disk.
     fn sync(&self, file: &File) -> io::Result<()>;
 

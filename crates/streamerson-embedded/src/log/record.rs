@@ -4,6 +4,8 @@
 //! lists a `u32` count and the items. An entry is its position, a tag, and its fields, so that it can be read alone,
 //! given where it stands in its frame.
 
+use bytes::Bytes;
+use bytestring::ByteString;
 use streamerson_core::{Name, Position, Topic};
 
 /// The number that begins a record.
@@ -20,7 +22,16 @@ pub(super) mod kind {
     pub(crate) const TOPIC: u8 = 10;
     pub(crate) const SEGMENT_REMOVED: u8 = 11;
     pub(crate) const CLOSED: u8 = 12;
-    // 13 is reserved: delivered.
+    pub(crate) const DELIVERED: u8 = 13;
+    pub(crate) const SCHEDULED: u8 = 14;
+    pub(crate) const APPEARED: u8 = 15;
+    pub(crate) const TAKEN: u8 = 16;
+    pub(crate) const STORED_ONCE: u8 = 17;
+    pub(crate) const DONE_ONCE: u8 = 18;
+    pub(crate) const DIVIDED: u8 = 19;
+    pub(crate) const EPOCH: u8 = 20;
+    pub(crate) const WAITING: u8 = 21;
+    pub(crate) const HOLES: u8 = 22;
 }
 
 /// The tag of an entry.
@@ -107,6 +118,83 @@ pub(crate) enum Record {
     },
     /// The log was closed in order: everything before was written as intended.
     Closed,
+    /// Messages were delivered again.
+    Delivered {
+        /// Of which topic.
+        topic: Topic,
+        /// To which group.
+        group: Name,
+        /// Which, and how often each has been delivered, this time included.
+        grants: Vec<(Position, u32)>,
+    },
+    /// An entry was kept aside until it is due: its position is the due time, in unix milliseconds, and a number.
+    Scheduled(Placed),
+    /// What was kept aside stands in its topic.
+    Appeared {
+        /// What it was kept as.
+        id: Position,
+        /// Where it stands now.
+        placed: Placed,
+    },
+    /// An entry was taken out of a topic, and others appended.
+    Taken {
+        /// Of which topic.
+        topic: Topic,
+        /// Which entry.
+        position: Position,
+        /// What was appended with it.
+        outputs: Vec<Placed>,
+    },
+    /// An entry was stored under a key, so that it is stored once.
+    StoredOnce {
+        /// In which topic.
+        topic: Topic,
+        /// Its key.
+        key: ByteString,
+        /// Where it stands.
+        position: Position,
+        /// When the key is forgotten, in unix milliseconds.
+        until: u64,
+    },
+    /// A completion had its effect, under a key.
+    DoneOnce {
+        /// In which topic.
+        topic: Topic,
+        /// In which group.
+        group: Name,
+        /// Its key.
+        key: ByteString,
+        /// When the key is forgotten, in unix milliseconds.
+        until: u64,
+        /// What was answered, if anything: `meta` and `data`.
+        answer: Option<(Bytes, Bytes)>,
+    },
+    /// A topic was divided.
+    Divided {
+        /// Which.
+        topic: Topic,
+        /// Into how many partitions.
+        partitions: u32,
+    },
+    /// An epoch was given to the holder of a lease: later ones are greater.
+    Epoch {
+        /// Of which topic.
+        topic: Topic,
+        /// Which.
+        epoch: u64,
+    },
+    /// Part of a checkpoint: what is still kept aside, of what the segments before say.
+    Waiting {
+        /// What each is kept as.
+        ids: Vec<Position>,
+    },
+    /// Part of a checkpoint: what was taken out of a topic, of what the segments before say.
+    Holes {
+        /// Of which topic.
+        topic: Topic,
+        /// Which entries.
+        positions: Vec<Position>,
+    },
 }
 
 /// An entry in a frame.

@@ -19,17 +19,6 @@ pub struct Kept {
     next_of_held: u32,
 }
 
-impl Kept {
-    /// For a broker that stores how deliveries end, not that they began: it may forget a delivery when nothing later
-    /// was settled, and then counts from the start again.
-    pub fn with_unsettled_deliveries_forgotten(self) -> Kept {
-        Kept {
-            next_of_held: 1,
-            ..self
-        }
-    }
-}
-
 /// Leaves behind messages, a group that is halfway, and of what it was given: one settled with an output, one given back
 /// for now, one for much later, and one held by the member answered: drop it before the end, or crash under it.
 pub async fn before(trial: &Trial) -> (Kept, Box<dyn Member>) {

@@ -1,0 +1,166 @@
+//! The timer: what was kept aside appears in its topic when it is due.
+//!
+//! A thread of its own, begun with the first message that is kept aside. It sleeps until the next is due.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use streamerson_core::Result;
+use tokio::sync::oneshot;
+
+use super::drive::Drive;
+use super::op::{Op, Pending};
+use super::read::Loading;
+use super::request::NewEntry;
+use super::shared::Shared;
+use super::terms::Terms;
+
+/// Messages that appear in one go.
+const MOST: usize = 256;
+
+/// Bytes that appear in one go, apart from the last message.
+const BYTES: usize = 1 << 20;
+
+/// No sleep is longer: the wall clock may be set meanwhile.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// What cannot appear, for example because the disk is full, is tried again after this time.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Wakes the timer's thread.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm {
+    signal: Mutex<Signal>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Signal {
+    /// Something is due before what was.
+    earlier: bool,
+    closed: bool,
+}
+
+impl Alarm {
+    /// Something is due before what was.
+    pub(crate) fn ring(&self) {
+        self.signal.lock().earlier = true;
+        self.changed.notify_one();
+    }
+
+    fn close(&self) {
+        self.signal.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits, at most so long. `false`: for the last time.
+    fn wait(&self, time: Option<Duration>) -> bool {
+        let mut signal = self.signal.lock();
+        if !signal.earlier && !signal.closed {
+            match time {
+                Some(time) => drop(self.changed.wait_for(&mut signal, time)),
+                None => self.changed.wait(&mut signal),
+            }
+        }
+        signal.earlier = false;
+        !signal.closed
+    }
+}
+
+/// The timer of an engine. Ends with it.
+#[derive(Debug, Default)]
+pub(crate) struct Timer {
+    thread: Mutex<Option<(Arc<Shared>, JoinHandle<()>)>>,
+}
+
+impl Timer {
+    /// Begins, if it has not begun.
+    pub(crate) fn begin(&self, shared: &Arc<Shared>, drive: &Arc<Drive>) {
+        let mut thread = self.thread.lock();
+        if thread.is_some() {
+            return;
+        }
+        let (timed, drive) = (shared.clone(), drive.clone());
+        let spawned = std::thread::Builder::new()
+            .name("streamerson-timer".into())
+            .spawn(move || run(&timed, &drive));
+        match spawned {
+            Ok(handle) => *thread = Some((shared.clone(), handle)),
+            // The next message that is scheduled tries again.
+            Err(error) => {
+                tracing::error!(%error, "the timer's thread could not be started: what is scheduled waits")
+            }
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        let Some((shared, thread)) = self.thread.lock().take() else {
+            return;
+        };
+        shared.alarm.close();
+        // The timer's thread may itself drop the last handle, with a task it wakes; it cannot wait for itself.
+        if thread.thread().id() != std::thread::current().id() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(shared: &Arc<Shared>, drive: &Drive) {
+    let mut pause = Some(Duration::ZERO);
+    while shared.alarm.wait(pause) {
+        pause = match appear(shared, drive) {
+            Ok(next) => next.map(|next| next.min(LONGEST)),
+            Err(error) => {
+                tracing::warn!(%error, "what is due cannot appear yet");
+                Some(AGAIN)
+            }
+        };
+    }
+}
+
+/// Has appear what is due. Answers how long the next has to wait, if there is one.
+fn appear(shared: &Shared, drive: &Drive) -> Result<Option<Duration>> {
+    loop {
+        let now = (shared.unix_ms)();
+        let state = shared.state.lock();
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        let due = state.aside.due(now, MOST);
+        if due.is_empty() {
+            let next = state.aside.next_due();
+            return Ok(next.map(|next| Duration::from_millis(next.saturating_sub(now).max(1))));
+        }
+        let due = Loading::new(&state, due);
+        drop(state);
+        let entries = due
+            .read(BYTES)?
+            .into_iter()
+            .filter_map(|((id, topic), body)| {
+                let mut entry = Pending::new(NewEntry {
+                    topic,
+                    body: body?,
+                    position: None,
+                });
+                entry.terms = Some(Terms::due(id));
+                Some(entry)
+            });
+        let (answer, answered) = oneshot::channel();
+        drive.submit(Op::Append {
+            entries: entries.collect(),
+            answer,
+        });
+        let stored = answered.blocking_recv().map_err(|_| super::unanswered())?;
+        for stored in stored {
+            match stored {
+                // Its topic was removed meanwhile.
+                Err(error) if error.code() == "topic-not-found" => {}
+                stored => drop(stored?),
+            }
+        }
+    }
+}
