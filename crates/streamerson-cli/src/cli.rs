@@ -2,6 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::chaos::worker::ChaosWorker;
+use crate::command::chaos::Chaos;
+use crate::command::chaos_child::ChaosChild;
 use crate::command::completions::Completions;
 use crate::command::dev::Dev;
 use crate::command::gateway::GatewayCommand;
@@ -45,6 +48,11 @@ enum Command {
     Reply(Reply),
     Tail(Tail),
     Topic(TopicCommand),
+    Chaos(Chaos),
+    #[command(hide = true)]
+    ChaosChild(ChaosChild),
+    #[command(hide = true)]
+    ChaosWorker(ChaosWorker),
     Completions(Completions),
 }
 
@@ -60,6 +68,9 @@ impl Cli {
             Command::Reply(reply) => reply.run().await,
             Command::Tail(tail) => tail.run().await,
             Command::Topic(topic) => topic.run().await,
+            Command::Chaos(chaos) => chaos.run().await,
+            Command::ChaosChild(child) => child.run(),
+            Command::ChaosWorker(worker) => worker.run().await,
             Command::Completions(completions) => completions.run(),
         }
     }

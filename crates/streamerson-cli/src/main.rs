@@ -1,5 +1,6 @@
 //! The `streamerson` command. [`cli`] lists what there is to call, [`command`] holds one file per command.
 
+mod chaos;
 mod cli;
 mod command;
 mod demo;

@@ -1,5 +1,7 @@
 //! The commands, one file each: its arguments, and `run`.
 
+pub(crate) mod chaos;
+pub(crate) mod chaos_child;
 pub(crate) mod completions;
 pub(crate) mod dev;
 pub(crate) mod gateway;

@@ -1,0 +1,156 @@
+//! What workers say of themselves, line by line, while they work: it is known also of those that are killed.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use streamerson_core::Position;
+
+use super::record::Handling;
+
+/// One line of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// A handler began.
+    Began { at: Duration, position: Position },
+    /// It ended.
+    Ended { at: Duration, position: Position },
+    /// So many results of this worker were refused by now.
+    Fenced(u64),
+}
+
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Line::Began { at, position } => write!(f, "began {} {position}", at.as_micros()),
+            Line::Ended { at, position } => write!(f, "ended {} {position}", at.as_micros()),
+            Line::Fenced(count) => write!(f, "fenced {count}"),
+        }
+    }
+}
+
+impl FromStr for Line {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Line, ()> {
+        let mut words = text.split(' ');
+        let mut word = || words.next().ok_or(());
+        let kind = word()?;
+        let number: u64 = word()?.parse().map_err(drop)?;
+        if kind == "fenced" {
+            return Ok(Line::Fenced(number));
+        }
+        let at = Duration::from_micros(number);
+        let position = word()?.parse().map_err(drop)?;
+        match kind {
+            "began" => Ok(Line::Began { at, position }),
+            "ended" => Ok(Line::Ended { at, position }),
+            _ => Err(()),
+        }
+    }
+}
+
+/// The lines of all workers.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    handlings: Vec<Handling>,
+    /// Handlings that did not end yet, by worker.
+    in_hand: HashMap<u32, HashMap<Position, usize>>,
+    fenced: HashMap<u32, u64>,
+}
+
+impl Journal {
+    pub(crate) fn note(&mut self, worker: u32, line: Line) {
+        match line {
+            Line::Began { at, position } => {
+                let hand = self.in_hand.entry(worker).or_default();
+                hand.insert(position, self.handlings.len());
+                self.handlings.push(Handling {
+                    worker,
+                    position,
+                    began: at,
+                    ended: None,
+                });
+            }
+            Line::Ended { at, position } => {
+                let hand = self.in_hand.entry(worker).or_default();
+                let handling = hand.remove(&position);
+                if let Some(handling) = handling.and_then(|n| self.handlings.get_mut(n)) {
+                    handling.ended = Some(at);
+                }
+            }
+            Line::Fenced(count) => {
+                self.fenced.insert(worker, count);
+            }
+        }
+    }
+
+    /// How many messages `worker` has in its handlers.
+    pub(crate) fn holding(&self, worker: u32) -> usize {
+        self.in_hand.get(&worker).map_or(0, HashMap::len)
+    }
+
+    /// The worker is gone.
+    pub(crate) fn forget(&mut self, worker: u32) {
+        self.in_hand.remove(&worker);
+    }
+
+    /// All handlings, and how many results were refused.
+    pub(crate) fn close(&mut self) -> (Vec<Handling>, u64) {
+        let handlings = std::mem::take(&mut self.handlings);
+        (handlings, self.fenced.values().sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: Duration = Duration::from_micros(1_500);
+
+    fn position() -> Position {
+        Position::new(1763900000000, 3)
+    }
+
+    #[test]
+    fn lines_read_as_they_are_written() {
+        for line in [
+            Line::Began {
+                at: AT,
+                position: position(),
+            },
+            Line::Ended {
+                at: AT,
+                position: position(),
+            },
+            Line::Fenced(7),
+        ] {
+            assert_eq!(line.to_string().parse(), Ok(line));
+        }
+        for cut_short in ["", "began", "began 12", "began x 1-1", "fenced"] {
+            assert_eq!(cut_short.parse::<Line>(), Err(()), "{cut_short:?}");
+        }
+    }
+
+    #[test]
+    fn a_worker_holds_what_began_and_did_not_end() {
+        let mut journal = Journal::default();
+        journal.note(
+            1,
+            Line::Began {
+                at: AT,
+                position: position(),
+            },
+        );
+        assert_eq!((journal.holding(1), journal.holding(2)), (1, 0));
+        journal.note(
+            1,
+            Line::Ended {
+                at: 2 * AT,
+                position: position(),
+            },
+        );
+        assert_eq!(journal.holding(1), 0);
+        assert_eq!(journal.close().0[0].ended, Some(2 * AT));
+    }
+}

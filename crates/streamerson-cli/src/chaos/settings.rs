@@ -1,0 +1,78 @@
+//! What is to be done in a run.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use streamerson_core::{Name, Topic};
+
+use super::fault::Fault;
+
+/// The settings of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) system: Wanted,
+    pub(crate) namespace: Name,
+    pub(crate) faults: Vec<Fault>,
+    /// The least number of requests.
+    pub(crate) requests: usize,
+    /// The least number of workers killed.
+    pub(crate) kills: usize,
+    /// The least time under load.
+    pub(crate) duration: Duration,
+    pub(crate) kill_every: Duration,
+    pub(crate) lease: Duration,
+    /// Requests per second.
+    pub(crate) rate: u32,
+    pub(crate) workers: usize,
+    pub(crate) seed: u64,
+    pub(crate) takeover_within: Option<Duration>,
+    /// Where files of the run are kept; none: in a temporary folder that goes with it.
+    pub(crate) files: Option<PathBuf>,
+}
+
+impl Settings {
+    /// How long a caller waits for an answer: long enough for a message whose worker was lost twice.
+    pub(crate) fn patience(&self) -> Duration {
+        2 * self.lease + Duration::from_secs(5)
+    }
+
+    /// How long the rest of the work may take after the last fault: what stops its workers needs every attempt it has.
+    pub(crate) fn drain(&self) -> Duration {
+        8 * self.lease + Duration::from_secs(20)
+    }
+}
+
+/// The system that the run is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// A private `streamerson dev`.
+    Embedded,
+    /// A private redis-server.
+    Redis,
+    /// One that runs already.
+    Running(SocketAddr),
+}
+
+/// The topics and the group of one run; others on the same broker are not touched.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    pub(crate) work: Topic,
+    pub(crate) effects: Topic,
+    pub(crate) group: Name,
+}
+
+impl Names {
+    pub(crate) fn new(run: &str) -> streamerson_core::Result<Names> {
+        Ok(Names {
+            work: Topic::new(format!("chaos-{run}-work"))?,
+            effects: Topic::new(format!("chaos-{run}-effects"))?,
+            group: Name::new("workers")?,
+        })
+    }
+}
+
+/// The type of a message that is to have an effect.
+pub(crate) const EFFECT: &str = "chaos.effect";
+/// The type of a message that stops whoever handles it.
+pub(crate) const POISON: &str = "chaos.poison";

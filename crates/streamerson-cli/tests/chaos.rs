@@ -1,0 +1,78 @@
+//! `streamerson chaos`, in short: real processes under every fault, on every broker. The long form is in `docs/proof.md`.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Small counts and a short lease: what takes over quickly has many chances to do it wrong.
+const SHORT: [&str; 13] = [
+    "chaos",
+    "--requests",
+    "3000",
+    "--kills",
+    "40",
+    "--rate",
+    "200",
+    "--lease",
+    "1s",
+    "--faults",
+    "kill,zombie,broker,cut,slow,poison",
+    "-o",
+    "json",
+];
+
+fn chaos(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_streamerson"))
+        .args(SHORT)
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn holds(arguments: &[&str]) {
+    let output = chaos(arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{report}");
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["holds"], true);
+    assert!(report["figures"]["requests"].as_u64().unwrap() >= 3000);
+    assert!(report["figures"]["kills"].as_u64().unwrap() >= 40);
+}
+
+#[test]
+fn the_embedded_broker_keeps_its_promises_under_every_fault() {
+    holds(&["--broker", "embedded"]);
+}
+
+#[test]
+fn redis_keeps_its_promises_under_every_fault() {
+    holds(&["--broker", "redis"]);
+}
+
+#[test]
+fn a_run_in_which_nothing_goes_wrong_proves_nothing() {
+    // Every worker is killed while it does nothing: nobody ever asked.
+    let arguments = [
+        "--faults",
+        "kill",
+        "--rate",
+        "1",
+        "--requests",
+        "1",
+        "--kills",
+        "2",
+    ];
+    let output = Command::new(env!("CARGO_BIN_EXE_streamerson"))
+        .args(["chaos", "--workers", "2", "--kill-every", "50ms"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("(promise-broken)"), "{said}");
+}
