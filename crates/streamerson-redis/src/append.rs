@@ -1,11 +1,15 @@
-//! Appending: one pipeline per batch.
+//! Appending: one pipeline per batch; what has terms (a due time, or a key) goes through a script.
 
-use streamerson_core::{Append, Error, ErrorKind, Message, Position, Result, Topic};
+use streamerson_core::broker::Once;
+use streamerson_core::{Append, Error, Message, Position, Result, Topic};
 
 use crate::broker::RedisBroker;
 use crate::connection::Answer;
 use crate::entry;
+use crate::error;
 use crate::keys::Keys;
+use crate::output::{self, Topics};
+use crate::script;
 use crate::wire::Request;
 
 /// How many replies an inbox holds, about; the oldest go first.
@@ -14,31 +18,95 @@ pub(crate) const INBOX_BOUND: u64 = 10_000;
 pub(crate) const INBOX_TTL_MS: u64 = 60_000;
 /// Beyond this, Redis would close the connection, for everyone who shares it.
 const MAX_MESSAGE: usize = 256 * 1024 * 1024;
+/// The longest key of a thing that happens once.
+const LONGEST_KEY: usize = 512;
+/// Messages on terms in one call of the script.
+const MOST_ON_TERMS: usize = 128;
 
 pub(crate) async fn append(broker: &RedisBroker, batch: Vec<Append>) -> Vec<Result<Position>> {
-    let (request, written) = request(broker.keys(), &batch);
+    if !batch.iter().any(output::has_terms) {
+        return append_plain(broker, &batch).await;
+    }
+    // One after the other, so that messages of one topic keep their order.
+    let mut positions = Vec::with_capacity(batch.len());
+    for run in batch.chunk_by(|a, b| output::has_terms(a) == output::has_terms(b)) {
+        if output::has_terms(&run[0]) {
+            for call in run.chunks(MOST_ON_TERMS) {
+                positions.extend(append_on_terms(broker, call).await);
+            }
+        } else {
+            positions.extend(append_plain(broker, run).await);
+        }
+    }
+    positions
+}
+
+async fn append_plain(broker: &RedisBroker, batch: &[Append]) -> Vec<Result<Position>> {
+    let (request, written) = request(broker.keys(), batch);
     if written == 0 {
         return batch
             .iter()
-            .map(|append| too_large(append).map(|()| Position::ZERO))
+            .map(|append| check(append).map(|()| Position::ZERO))
             .collect();
     }
     match broker.commands().call(request, written).await {
-        Ok(answer) => results(answer, &batch),
+        Ok(answer) => results(answer, batch),
         Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
     }
 }
 
+async fn append_on_terms(broker: &RedisBroker, batch: &[Append]) -> Vec<Result<Position>> {
+    let checks: Vec<Result<()>> = batch.iter().map(check).collect();
+    let allowed = batch.iter().zip(&checks);
+    let allowed: Vec<&Append> = allowed
+        .filter_map(|(append, check)| check.is_ok().then_some(append))
+        .collect();
+    if allowed.is_empty() {
+        return checks
+            .into_iter()
+            .map(|check| check.map(|()| Position::ZERO))
+            .collect();
+    }
+    let mut stored = match call_script(broker, &allowed).await {
+        Ok(positions) => positions.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error); allowed.len()],
+    }
+    .into_iter();
+    let merge = |check: Result<()>| {
+        check?;
+        stored
+            .next()
+            .unwrap_or_else(|| Err(error::unexpected("the append script")))
+    };
+    checks.into_iter().map(merge).collect()
+}
+
+async fn call_script(broker: &RedisBroker, batch: &[&Append]) -> Result<Vec<Position>> {
+    let topics = Topics::of(batch.iter().copied(), 1);
+    let arguments = batch.iter().map(|append| output::arguments(append)).sum();
+    let bytes: usize = batch.iter().map(|append| output::size(append)).sum();
+    let mut call = script::APPEND.call(topics.list().len(), arguments, 256 + bytes);
+    for topic in topics.list() {
+        broker.keys().write(&mut call, topic);
+    }
+    for append in batch {
+        output::write(&mut call, append, &topics);
+    }
+    let answer = broker.commands().run(&script::APPEND, call).await?;
+    let about = format_args!("appending to topic {}", batch[0].topic).to_string();
+    let mut walk = answer.into_walk(about)?;
+    let count = walk.list()?;
+    let positions = (0..count).map(|_| Ok(entry::position(&walk.text()?)?));
+    positions.collect()
+}
+
 /// The pipeline, and how many commands are in it: one XADD per message, then one PEXPIRE per inbox.
 fn request(keys: &Keys, batch: &[Append]) -> (Request, usize) {
-    let capacity = batch
-        .iter()
-        .map(|append| entry::copied(&append.message) + 64)
-        .sum();
+    let capacity = batch.iter().map(output::size).sum();
     let mut request = Request::with_capacity(capacity);
     let mut written = 0;
     let mut inboxes: Vec<&Topic> = Vec::new();
-    for append in batch.iter().filter(|append| too_large(append).is_ok()) {
+    for append in batch.iter().filter(|append| check(append).is_ok()) {
         add(&mut request, keys, &append.topic, &append.message);
         written += 1;
         if append.topic.is_inbox() && !inboxes.contains(&&append.topic) {
@@ -75,25 +143,43 @@ fn results(mut answer: Answer, batch: &[Append]) -> Vec<Result<Position>> {
     batch
         .iter()
         .map(|append| {
-            too_large(append)?;
+            check(append)?;
             let id = answer.next_text(format_args!("appending to topic {}", append.topic))?;
             Ok(entry::position(&id)?)
         })
         .collect()
 }
 
-/// Refuses what Redis would not take.
-pub(crate) fn too_large(append: &Append) -> Result<()> {
+/// Refuses what Redis would not take, and what makes no sense.
+pub(crate) fn check(append: &Append) -> Result<()> {
     let size = append.message.size();
-    if size <= MAX_MESSAGE {
+    if size > MAX_MESSAGE {
+        return Err(Error::invalid(
+            "message-too-large",
+            format!(
+                "a message of {size} bytes to topic {} is larger than {MAX_MESSAGE} bytes: store it elsewhere and send its address",
+                append.topic
+            ),
+        ));
+    }
+    if append.topic.is_inbox() && output::has_terms(append) {
+        return Err(Error::invalid(
+            "inbox-terms",
+            "a message to an inbox has neither a due time nor a key for once, because an inbox does not last: send it to a topic, or without",
+        ));
+    }
+    append.only_once().map_or(Ok(()), check_once)
+}
+
+pub(crate) fn check_once(once: &Once) -> Result<()> {
+    if (1..=LONGEST_KEY).contains(&once.key.len()) {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::Invalid,
-        "message-too-large",
+    Err(Error::invalid(
+        "invalid-once-key",
         format!(
-            "a message of {size} bytes to topic {} is larger than {MAX_MESSAGE} bytes: store it elsewhere and send its address",
-            append.topic
+            "a key of {} bytes for what happens once; use 1 to {LONGEST_KEY} bytes, for example a digest",
+            once.key.len()
         ),
     ))
 }

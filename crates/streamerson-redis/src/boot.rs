@@ -21,12 +21,7 @@ const SETTINGS: [&str; 4] = [
 /// Asks once. What a narrow ACL, or a provider that forbids CONFIG, does not tell is assumed at its weakest, and said.
 pub(crate) async fn check(commands: &Commands, target: &Target) -> Result<Capabilities> {
     let mut request = Request::default();
-    let scripts = [
-        &script::SETTLE,
-        &script::CLAIM,
-        &script::EXTEND,
-        &script::LEAVE,
-    ];
+    let scripts = script::all();
     for script in scripts {
         request.command(&["SCRIPT", "LOAD", script.text()]);
     }

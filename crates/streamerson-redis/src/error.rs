@@ -34,7 +34,7 @@ const fn rule(
     }
 }
 
-use ErrorKind::{Internal, Invalid, NotFound, Unavailable};
+use ErrorKind::{Fenced, Internal, Invalid, NotFound, Unavailable};
 
 /// What Redis says first, and what it means. Redis answers each of these before it has done anything, so
 /// `Unavailable` is true: nothing happened. The first match counts.
@@ -62,6 +62,12 @@ const RULES: &[Rule] = &[
         NotFound,
         GROUP_LOST,
         "the group or its topic was deleted: its members create it again when they next ask for work",
+    ),
+    rule(
+        "FENCED ",
+        Fenced,
+        "fenced",
+        "someone else may own the topic now: acquire the lease again before going on",
     ),
     // What a read that waits is told by Redis before version 7 when its stream is deleted.
     rule(
@@ -106,11 +112,13 @@ const RULES: &[Rule] = &[
         "authentication-failed",
         "this Redis has no password: remove it from the URL, or set requirepass",
     ),
+    rule("NOPERM ", Invalid, "permission-denied", TOO_NARROW),
+    // The same, inside a script.
     rule(
-        "NOPERM ",
+        "ERR The user executing the script",
         Invalid,
         "permission-denied",
-        "the ACL of this user is too narrow: allow the keys of the namespace, and +@stream +@scripting +@keyspace +@sortedset +@connection +info +time, and +config|get for the boot check",
+        TOO_NARROW,
     ),
     rule(
         "DENIED ",
@@ -183,6 +191,7 @@ const RULES: &[Rule] = &[
     ),
 ];
 
+const TOO_NARROW: &str = "the ACL of this user is too narrow: allow the keys of the namespace, and +@stream +@scripting +@keyspace +@sortedset +@hash +@string +@connection +info +time, and +config|get for the boot check";
 const WRONG_PASSWORD: &str = "check user and password in the URL";
 const NO_CLUSTER: &str = "Redis Cluster is not supported: use a standalone Redis or Valkey";
 

@@ -1,7 +1,8 @@
 //! What is stored under which key.
 //!
 //! Everything of one topic shares one hash tag: `NS:{orders}` is the stream, `NS:{orders}:dlq` its dead letters, and
-//! `NS:{orders}:delay:billing` the index of what the group `billing` is to try again later.
+//! `NS:{orders}:delay:billing` the index of what the group `billing` is to try again later. The scripts make the other
+//! keys of a topic from that of its stream; `spec/README.md` lists them.
 
 use streamerson_core::{Name, Topic};
 
@@ -25,6 +26,11 @@ impl Keys {
     /// Per group, because groups that share a topic retry on their own.
     pub(crate) fn delays(&self, topic: &Topic, group: &Name) -> String {
         format!("{}:delay:{group}", self.stream(topic))
+    }
+
+    /// Messages that wait for their due time.
+    pub(crate) fn later(&self, topic: &Topic) -> String {
+        format!("{}:later", self.stream(topic))
     }
 
     /// Matches the streams of this namespace, and more: see [`Keys::topic`].

@@ -4,7 +4,8 @@
 //!
 //! * `target`, `connection`, `wire`: where Redis is, how we get there and get there again, and the protocol spoken.
 //! * `keys`, `entry`, `script`: what is stored under which key, an entry, and what happens in one step.
-//! * `append`, `read`, `member`, `topics`, `stats`, `trim`: the operations, one file (or folder) each.
+//! * `output`: messages as arguments of a script.
+//! * `append`, `read`, `member`, `topics`, `stats`, `trim`, `upkeep`: the operations, one file (or folder) each.
 //! * `boot`: what Redis promises, read once. `error`: what it refuses, and what to do about it.
 //! * `broker`: the type that ties them together.
 
@@ -17,6 +18,7 @@ mod entry;
 mod error;
 mod keys;
 mod member;
+mod output;
 mod read;
 mod script;
 mod stats;

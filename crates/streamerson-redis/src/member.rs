@@ -2,16 +2,16 @@
 
 mod claims;
 mod group;
-mod held;
 mod settlement;
 mod settler;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use streamerson_core::broker::{Delivery, Member, Membership, Receipt, Settler};
+use streamerson_core::broker::{Delivery, Member, Membership, Receipt, Settlement, Settler};
 use streamerson_core::message::Foreign;
 use streamerson_core::{Error, ErrorKind, Message, Position, Result};
 use tokio::sync::watch;
@@ -21,6 +21,7 @@ use crate::broker::RedisBroker;
 use crate::connection::{Arrival, Waiting};
 use crate::entry;
 use crate::error::GROUP_LOST;
+use crate::read;
 use crate::script;
 use crate::wire::Request;
 use claims::{Claimed, Claims};
@@ -39,6 +40,8 @@ pub(crate) struct RedisMember {
     foreign: Vec<(Receipt, Foreign)>,
     /// The group was created again while a read was under way, whose answer is about the old one.
     stale_read: bool,
+    /// The newest position given to this member, or its group before it came.
+    cursor: Position,
     departures: watch::Receiver<()>,
     departing: watch::Sender<()>,
 }
@@ -59,16 +62,17 @@ enum Event {
 
 pub(crate) async fn join(broker: &RedisBroker, membership: Membership) -> Result<RedisMember> {
     let seat = Seat::new(broker, membership);
-    group::create(&seat).await?;
+    let cursor = group::join(&seat).await?;
     let mut waiting = Waiting::new(broker.connector().clone());
     waiting.connect().await?;
     Ok(RedisMember {
-        claims: Claims::new(seat.membership.lease),
+        claims: Claims::new(seat.membership.lease, seat.membership.fence.is_some()),
         settler: Arc::new(RedisSettler::new(seat)),
         waiting,
         ready: VecDeque::new(),
         foreign: Vec::new(),
         stale_read: false,
+        cursor,
         departures: broker.departures().subscribe(),
         departing: broker.departures().clone(),
     })
@@ -85,6 +89,7 @@ impl RedisMember {
             self.bury().await;
             self.confirm(max).await?;
             if !self.ready.is_empty() {
+                self.recall(max).await;
                 return Ok(self.answer(max));
             }
             match self.event(max).await {
@@ -101,7 +106,7 @@ impl RedisMember {
     /// are kept.
     async fn event(&mut self, max: usize) -> Event {
         let seat = self.settler.seat();
-        if let Some(due) = seat.held.lock().take_retry_due() {
+        if let Some(due) = seat.retry_due.lock().take() {
             self.claims.due_by(due);
         }
         if self.departures.has_changed().unwrap_or(false) {
@@ -111,12 +116,13 @@ impl RedisMember {
         self.claims.start_if_due(seat, max);
         let due = self.claims.due();
         // What others gave up comes first, so a new read waits for the claim.
-        let may_read = self.waiting.is_asked() || !self.claims.is_looking_for_the_first();
+        let may_read = self.waiting.is_asked() || self.claims.allow_a_read();
+        let cursor = self.cursor;
         let claiming = due.is_none();
         tokio::select! {
             biased;
             claimed = self.claims.finished(), if claiming => Event::Claimed(claimed),
-            read = self.waiting.ask(&seat.about, || seat.read(max)), if may_read => Event::Read(read),
+            read = self.waiting.ask(&seat.about, || seat.read(max, cursor)), if may_read => Event::Read(read),
             () = seat.retry_asked.notified() => Event::Woken,
             Ok(()) = self.departures.changed() => {
                 self.departures.mark_changed();
@@ -129,10 +135,13 @@ impl RedisMember {
     fn absorb_read(&mut self, arrival: Arrival) -> Result<()> {
         self.stale_read = false;
         let Arrival { mut walk, since } = arrival;
-        let seat = self.settler.seat();
-        let mut held = seat.held.lock();
+        let is_alone = self.seat().membership.fence.is_some();
         entry::read_stream(&mut walk, |entry| {
-            held.deliver(entry.position);
+            self.cursor = self.cursor.max(entry.position);
+            if is_alone {
+                // Only a sign that there is something to fetch.
+                return self.claims.due_by(since);
+            }
             match entry.message {
                 Ok(message) => self.ready.push_back(Ready {
                     position: entry.position,
@@ -149,10 +158,8 @@ impl RedisMember {
     }
 
     fn absorb_claim(&mut self, claimed: Claimed) {
-        let seat = self.settler.seat();
-        let mut held = seat.held.lock();
         for (receipt, message) in claimed.entries {
-            held.claim(receipt.position());
+            self.cursor = self.cursor.max(receipt.position());
             match message {
                 Ok(message) => self.ready.push_back(Ready {
                     position: receipt.position(),
@@ -163,8 +170,8 @@ impl RedisMember {
                 Err(foreign) => self.foreign.push((receipt, foreign)),
             }
         }
-        drop(held);
         if claimed.lost > 0 {
+            let seat = self.settler.seat();
             seat.counts.lost_messages.add(claimed.lost);
             tracing::error!(
                 topic = %seat.membership.topic,
@@ -202,7 +209,8 @@ impl RedisMember {
     async fn begin_again(&mut self) -> Result<()> {
         self.claims.forget();
         self.stale_read = self.waiting.is_asked();
-        group::create_again(self.settler.seat()).await
+        self.cursor = group::join_again(self.settler.seat()).await?;
+        Ok(())
     }
 
     /// Moves what is no message to the dead letters. Safe to repeat: the second settlement of a delivery is fenced.
@@ -232,6 +240,31 @@ impl RedisMember {
         Ok(())
     }
 
+    /// Takes back a read that still waits while something else is answered: whoever gets that may be busy with it, and what
+    /// the read is given meanwhile would lie here unseen. What it was given just before goes back to the group.
+    async fn recall(&mut self, max: usize) {
+        if !self.waiting.is_asked() || self.seat().membership.fence.is_some() {
+            return;
+        }
+        let seat = self.settler.seat();
+        let Some(arrival) = self.waiting.recall(&seat.commands, &seat.about).await else {
+            return;
+        };
+        if let Err(error) = arrival.and_then(|arrival| self.absorb_read(arrival)) {
+            // The next call finds out what it means.
+            tracing::debug!(%error, "a read was taken back");
+        }
+        let keep = self.ready.len().min(max);
+        let surplus = self.ready.drain(keep..).map(|ready| {
+            let receipt = Receipt::new(ready.position, ready.attempt);
+            Settlement::retry(receipt, Duration::ZERO)
+        });
+        let surplus: Vec<Settlement> = surplus.collect();
+        if !surplus.is_empty() {
+            self.settler.settle(surplus).await;
+        }
+    }
+
     fn answer(&mut self, max: usize) -> Vec<Delivery> {
         let count = self.ready.len().min(max);
         let deliver = |ready: Ready| Delivery {
@@ -246,10 +279,7 @@ impl RedisMember {
         self.waiting.close().await;
         let seat = self.settler.seat();
         let mut call = script::LEAVE.call(2, 2, 256);
-        call.arg(seat.stream.as_bytes());
-        call.arg(seat.delays.as_bytes());
-        call.arg(seat.membership.group.as_str().as_bytes());
-        call.arg(seat.membership.member.as_str().as_bytes());
+        seat.write_keys(&mut call);
         let answer = seat.commands.run(&script::LEAVE, call).await?;
         match answer.into_walk(&seat.about) {
             // There is nothing left to leave.
@@ -263,8 +293,17 @@ impl RedisMember {
 }
 
 impl Seat {
-    fn read(&self, max: usize) -> Request {
-        let Membership { group, member, .. } = &self.membership;
+    /// A read that waits: of what is new to the group, or, where a fence guards that, of whether there is something.
+    fn read(&self, max: usize, cursor: Position) -> Request {
+        let Membership {
+            group,
+            member,
+            fence,
+            ..
+        } = &self.membership;
+        if fence.is_some() {
+            return read::waiting(&self.stream, cursor, 1);
+        }
         let mut request = Request::with_capacity(192 + self.stream.len());
         request.head(11);
         request.arg(b"XREADGROUP");

@@ -93,6 +93,21 @@ pub(crate) async fn range(
     Ok(entries)
 }
 
+/// A read that waits for up to `max` entries after `cursor`.
+pub(crate) fn waiting(key: &str, cursor: Position, max: usize) -> Request {
+    let mut request = Request::with_capacity(128 + key.len());
+    request.head(8);
+    request.arg(b"XREAD");
+    request.arg(b"COUNT");
+    request.number(max as u64);
+    request.arg(b"BLOCK");
+    request.number(Waiting::hold());
+    request.arg(b"STREAMS");
+    request.arg(key.as_bytes());
+    request.position(cursor);
+    request
+}
+
 impl RedisReader {
     async fn read(&mut self, max: usize) -> Result<Vec<Entry>> {
         let max = max.clamp(1, MOST);
@@ -104,19 +119,7 @@ impl RedisReader {
                 cursor,
                 ..
             } = self;
-            let command = || {
-                let mut request = Request::with_capacity(128 + key.len());
-                request.head(8);
-                request.arg(b"XREAD");
-                request.arg(b"COUNT");
-                request.number(max as u64);
-                request.arg(b"BLOCK");
-                request.number(Waiting::hold());
-                request.arg(b"STREAMS");
-                request.arg(key.as_bytes());
-                request.position(*cursor);
-                request
-            };
+            let command = || self::waiting(key, *cursor, max);
             let mut arrival = waiting.ask(about, command).await?;
             self.absorb(&mut arrival.walk)?;
         }

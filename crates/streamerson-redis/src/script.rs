@@ -1,4 +1,7 @@
-//! The four scripts: what must happen in one step.
+//! The scripts: what must happen in one step.
+//!
+//! A script is put together from parts that several of them share. `spec/scripts/` has the whole texts, for workers in other
+//! languages.
 
 use std::sync::LazyLock;
 
@@ -6,18 +9,48 @@ use sha1::{Digest, Sha1};
 
 use crate::wire::Request;
 
+/// The text of a script: its first line, then its parts.
+macro_rules! script {
+    ($name:literal: $($part:literal),+) => {
+        LazyLock::new(|| Script::new(concat!(
+            "-- streamerson:", $name, "\n", $(include_str!(concat!("scripts/", $part, ".lua"))),+
+        )))
+    };
+}
+
+/// Makes a member known, and creates what is missing.
+pub(crate) static JOIN: LazyLock<Script> = script!("join:1": "time", "fence", "group", "join");
 /// Ends deliveries: acknowledgement and outputs, or nothing.
 pub(crate) static SETTLE: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("scripts/settle.lua")));
-/// Takes over what others gave up.
-pub(crate) static CLAIM: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("scripts/claim.lua")));
-/// Keeps leases.
-pub(crate) static EXTEND: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("scripts/extend.lua")));
+    script!("settle:2": "time", "fence", "outputs", "group", "settle");
+/// Takes over what others gave up, and does what must be done from time to time.
+pub(crate) static CLAIM: LazyLock<Script> = script!("claim:2": "time", "fence", "group", "claim");
+/// Keeps leases of deliveries.
+pub(crate) static EXTEND: LazyLock<Script> = script!("extend:1": "extend");
 /// Gives everything back.
-pub(crate) static LEAVE: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("scripts/leave.lua")));
+pub(crate) static LEAVE: LazyLock<Script> = script!("leave:2": "time", "group", "leave");
+/// Appends messages on terms.
+pub(crate) static APPEND: LazyLock<Script> = script!("append:1": "time", "outputs", "append");
+/// Takes one entry out, and appends.
+pub(crate) static TAKE: LazyLock<Script> = script!("take:1": "time", "outputs", "group", "take");
+/// Leases of a topic.
+pub(crate) static LEASE: LazyLock<Script> = script!("lease:1": "time", "fence", "lease");
+/// What is delivered and not settled.
+pub(crate) static PENDING: LazyLock<Script> = script!("pending:1": "time", "pending");
+/// Lets a group go on elsewhere.
+pub(crate) static SEEK: LazyLock<Script> = script!("seek:1": "time", "group", "seek");
+/// Removes what is no longer wanted.
+pub(crate) static REMOVE: LazyLock<Script> = script!("remove:1": "time", "group", "remove");
+/// Divides a topic.
+pub(crate) static DIVIDE: LazyLock<Script> = script!("divide:1": "time", "divide");
+
+/// All of them.
+pub(crate) fn all() -> [&'static Script; 12] {
+    [
+        &JOIN, &SETTLE, &CLAIM, &EXTEND, &LEAVE, &APPEND, &TAKE, &LEASE, &PENDING, &SEEK, &REMOVE,
+        &DIVIDE,
+    ]
+}
 
 /// A Lua script, called by the digest of its text.
 #[derive(Debug)]
@@ -48,22 +81,37 @@ impl Script {
         request.number(keys as u64);
         request
     }
+
+    /// A whole call, of text arguments.
+    pub(crate) fn with(&self, keys: &[&str], arguments: &[&str]) -> Request {
+        let mut request = self.call(keys.len(), arguments.len(), 256);
+        for argument in keys.iter().chain(arguments) {
+            request.arg(argument.as_bytes());
+        }
+        request
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
+    /// `STREAMERSON_WRITE_SPEC=1` writes them.
     #[test]
-    fn the_first_line_names_the_script_and_its_version() {
-        for (script, name) in [
-            (&SETTLE, "settle"),
-            (&CLAIM, "claim"),
-            (&EXTEND, "extend"),
-            (&LEAVE, "leave"),
-        ] {
-            let first = script.text().lines().next();
-            assert_eq!(first, Some(format!("-- streamerson:{name}:1").as_str()));
+    fn the_specification_has_the_texts() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../spec/scripts");
+        for script in all() {
+            let (first, _) = script.text().split_once('\n').unwrap();
+            let name = first.strip_prefix("-- streamerson:").unwrap();
+            let (name, version) = name.split_once(':').unwrap();
+            assert!(version.parse::<u32>().is_ok(), "{first}");
+            let path = folder.join(format!("{name}.lua"));
+            if std::env::var_os("STREAMERSON_WRITE_SPEC").is_some() {
+                std::fs::write(&path, script.text()).unwrap();
+            }
+            let specified = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(specified == script.text(), "{name}.lua differs");
         }
     }
 }

@@ -3,29 +3,31 @@
 use std::time::Duration;
 
 use streamerson_core::stats::{GroupStats, MemberStats, TopicStats};
-use streamerson_core::{Error, ErrorKind, Position, Result, Topic};
+use streamerson_core::{Error, ErrorKind, Name, Position, Result, Topic};
 
 use crate::broker::RedisBroker;
 use crate::entry;
 use crate::wire::{Reply, Request};
 
 /// Not a member: holds what members that left gave back.
-const RELEASED: &str = "~released";
+pub(crate) const RELEASED: &str = "~released";
 
 pub(crate) async fn stats(broker: &RedisBroker, topic: &Topic) -> Result<TopicStats> {
     let about = format!("looking at topic {topic}");
     let key = broker.keys().stream(topic);
     let mut request = Request::of(&["XINFO", "STREAM", &key]);
     request.command(&["XINFO", "GROUPS", &key]);
-    let mut answer = broker.commands().call(request, 2).await?;
+    request.command(&["ZCARD", &broker.keys().later(topic)]);
+    let mut answer = broker.commands().call(request, 3).await?;
     if answer.is_refused_with("ERR no such key") {
         return Err(not_found(topic));
     }
     let stream = answer.next(&about)?;
     let groups = answer.next(&about)?;
+    let scheduled = answer.next(&about)?.as_number().unwrap_or_default();
     let last = position(stream.field("last-generated-id"));
     let mut stats = TopicStats {
-        scheduled: 0,
+        scheduled,
         length: number(&stream, "length"),
         appended: stream.field("entries-added").and_then(Reply::as_number),
         first: stream
@@ -38,7 +40,7 @@ pub(crate) async fn stats(broker: &RedisBroker, topic: &Topic) -> Result<TopicSt
     for group in groups.as_list().unwrap_or_default() {
         stats
             .groups
-            .extend(self::group(broker, &key, &about, group, last).await?);
+            .extend(self::group(broker, topic, &about, group, last).await?);
     }
     stats.groups.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(stats)
@@ -47,7 +49,7 @@ pub(crate) async fn stats(broker: &RedisBroker, topic: &Topic) -> Result<TopicSt
 /// `None` when the group was deleted meanwhile.
 async fn group(
     broker: &RedisBroker,
-    key: &str,
+    topic: &Topic,
     about: &str,
     info: &Reply,
     last: Option<Position>,
@@ -55,15 +57,25 @@ async fn group(
     let Some(name) = info.field("name").and_then(Reply::as_text) else {
         return Ok(None);
     };
-    let mut request = Request::of(&["XINFO", "CONSUMERS", key, name]);
-    request.command(&["XPENDING", key, name]);
-    let mut answer = broker.commands().call(request, 2).await?;
+    let Ok(group) = Name::new(name.to_owned()) else {
+        return Ok(None);
+    };
+    let key = broker.keys().stream(topic);
+    let delays = broker.keys().delays(topic, &group);
+    let cursor = position(info.field("last-delivered-id"));
+    let after = format!("({}", cursor.unwrap_or_default());
+    let mut request = Request::of(&["XINFO", "CONSUMERS", &key, name]);
+    request.command(&["XPENDING", &key, name]);
+    request.command(&["ZCARD", &delays]);
+    request.command(&["XRANGE", &key, &after, "+", "COUNT", "1"]);
+    let mut answer = broker.commands().call(request, 4).await?;
     if answer.is_refused_with("NOGROUP") {
         return Ok(None);
     }
     let members = answer.next(about)?;
     let pending = answer.next(about)?;
-    let cursor = position(info.field("last-delivered-id"));
+    let retrying = answer.next(about)?.as_number().unwrap_or_default();
+    let next = answer.next(about)?;
     let members = members.as_list().unwrap_or_default().iter();
     let mut members: Vec<MemberStats> = members.filter_map(member).collect();
     members.sort_by(|a, b| a.name.cmp(&b.name));
@@ -71,9 +83,13 @@ async fn group(
         name: name.to_owned(),
         cursor,
         lag: lag(info, cursor, last),
-        next: None,
+        next: next
+            .as_list()
+            .and_then(<[Reply]>::first)
+            .and_then(Reply::as_list)
+            .and_then(|entry| position(entry.first())),
         pending: number(info, "pending"),
-        retrying: 0,
+        retrying,
         oldest_pending: pending
             .as_list()
             .and_then(|summary| position(summary.get(1))),

@@ -91,6 +91,8 @@ async fn as_a_user_with_the_rights_that_the_error_names() {
         "+@scripting",
         "+@keyspace",
         "+@sortedset",
+        "+@hash",
+        "+@string",
         "+@connection",
         "+info",
         "+time",

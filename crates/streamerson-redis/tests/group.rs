@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use streamerson_core::{
-    Append, Broker, Delivery, ErrorKind, Membership, Settlement, Start, dead_letter,
+    Append, Broker, Delivery, ErrorKind, Membership, Position, Settlement, Start, dead_letter,
 };
 use support::{
     all, appends, connect, eventually, join, name, one, send, start, text, texts, topic, within,
@@ -270,18 +270,28 @@ async fn what_was_taken_for_a_cancelled_call_and_taken_over_is_not_answered() {
 }
 
 #[tokio::test]
-async fn a_deleted_group_begins_again_where_its_member_was() {
+async fn a_deleted_group_begins_again_where_all_was_settled() {
     let (server, broker) = start().await;
     let orders = topic("orders");
-    send(&broker, &orders, &["a", "b", "c", "d"]).await;
+    send(&broker, &orders, &["a", "b", "c"]).await;
     let mut member = join(&broker, &orders, "ada", LONG).await;
     let mut held = within(member.next(3)).await.unwrap();
     let first = held.remove(0);
+    let first_position = first.receipt.position();
     let settled = member
         .settler()
         .settle(vec![Settlement::complete(first.receipt)])
         .await;
     assert!(settled[0].is_ok());
+    eventually(async || {
+        let waiting = tokio::time::timeout(Duration::from_millis(50), member.next(3)).await;
+        assert!(waiting.is_err());
+        let known = server.cli(&["HGET", "test:{orders}:topic", "group:group"]);
+        let (checkpoint, _) = known.split_once(' ').unwrap();
+        (checkpoint.parse::<Position>().unwrap() >= first_position).then_some(())
+    })
+    .await;
+    send(&broker, &orders, &["d"]).await;
     server.cli(&["XGROUP", "DESTROY", "test:{orders}", "group"]);
 
     let mut seen = Vec::new();

@@ -14,7 +14,7 @@ use super::socket::{self, Socket};
 use super::tls;
 use crate::error;
 use crate::target::{Address, Target};
-use crate::wire::{Request, Scan};
+use crate::wire::{Reply, Request, Scan};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -53,19 +53,24 @@ impl Connector {
 
     /// A connection on which Redis answers commands. Nothing but the introduction was sent on it.
     pub(crate) async fn open(&self) -> Result<Socket> {
+        self.open_known().await.map(|(socket, _)| socket)
+    }
+
+    /// The same, and the number by which Redis knows it, where it tells.
+    pub(crate) async fn open_known(&self) -> Result<(Socket, Option<u64>)> {
         let opening = async {
             let mut socket = socket::connect(&self.target.address, self.tls.as_ref())
                 .await
                 .map_err(|error| self.unreachable(error))?;
-            self.introduce(&mut socket).await?;
-            Ok(socket)
+            let id = self.introduce(&mut socket).await?;
+            Ok((socket, id))
         };
         tokio::time::timeout(TIMEOUT, opening)
             .await
             .unwrap_or_else(|_| Err(self.unreachable("no answer within 5 s")))
     }
 
-    async fn introduce(&self, socket: &mut Socket) -> Result<()> {
+    async fn introduce(&self, socket: &mut Socket) -> Result<Option<u64>> {
         let commands = self.introduction();
         let mut request = Request::default();
         for command in &commands {
@@ -79,14 +84,17 @@ impl Connector {
         flushed.map_err(|error| self.unreachable(error))?;
 
         let mut answer = self.replies(socket, commands.len()).await?;
+        let mut id = None;
         for command in &commands {
             let reply = answer.next(format_args!("connecting to {}", self.target));
-            // The name is a courtesy: a server that does not take it serves as well.
-            if command.first() != Some(&"CLIENT") {
+            // Name and number are a courtesy: a server that does not take them serves as well.
+            if command.first() == Some(&"CLIENT") {
+                id = reply.ok().as_ref().and_then(Reply::as_number).or(id);
+            } else {
                 reply?;
             }
         }
-        Ok(())
+        Ok(id)
     }
 
     async fn replies(&self, socket: &mut Socket, count: usize) -> Result<Answer> {
@@ -119,6 +127,7 @@ impl Connector {
         }
         commands.push(vec!["PING"]);
         commands.push(vec!["CLIENT", "SETNAME", "streamerson"]);
+        commands.push(vec!["CLIENT", "ID"]);
         commands
     }
 

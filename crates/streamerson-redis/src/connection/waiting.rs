@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::socket::Socket;
-use super::{Connector, PATIENCE, Pace};
+use super::{Commands, Connector, PATIENCE, Pace};
 use crate::error::{self, READ_ONLY};
 use crate::wire::{Item, Request, Scan, Walk};
 
@@ -21,6 +21,9 @@ use crate::wire::{Item, Request, Scan, Walk};
 const HOLD: Duration = Duration::from_secs(10);
 /// What an answer may take beyond that.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long an answer to a read that was called back may take before it is called back again.
+const RECALL: Duration = Duration::from_millis(20);
+const RECALLS: usize = 10;
 const READ_AHEAD: usize = 64 * 1024;
 
 /// The one reply to a read.
@@ -55,7 +58,8 @@ impl Waiting {
 
     /// Connects, so that what is wrong with the connection is known at once.
     pub(crate) async fn connect(&mut self) -> Result<()> {
-        self.line = Some(Line::new(self.connector.open().await?));
+        let (socket, id) = self.connector.open_known().await?;
+        self.line = Some(Line::new(socket, id));
         Ok(())
     }
 
@@ -89,6 +93,32 @@ impl Waiting {
         }
     }
 
+    /// Ends the read that waits, through another connection, and answers what it was given until then. `None`: nothing waits, or it
+    /// goes on waiting, because this Redis does not let us.
+    pub(crate) async fn recall(
+        &mut self,
+        commands: &Commands,
+        about: &str,
+    ) -> Option<Result<Arrival>> {
+        let line = self.line.as_mut().filter(|line| line.asked.is_some())?;
+        let id = line.id?.to_string();
+        for _ in 0..RECALLS {
+            let unblock = Request::of(&["CLIENT", "UNBLOCK", &id]);
+            let mut told = commands.call(unblock, 1).await.ok()?;
+            told.next("CLIENT UNBLOCK").ok()?;
+            // It may have been too early: the read was still on its way.
+            match timeout(RECALL, line.answer()).await {
+                Ok(Ok((bytes, since))) => return Some(self.judge(about, bytes, since)),
+                Ok(Err(_)) => {
+                    self.line = None;
+                    return None;
+                }
+                Err(_) => continue,
+            }
+        }
+        None
+    }
+
     /// Closes, and waits until Redis has noticed: what it gave out before then has been given out.
     pub(crate) async fn close(mut self) {
         if let Some(mut line) = self.line.take() {
@@ -109,8 +139,8 @@ impl Waiting {
             sleep_until(self.pace.not_before()).await;
         }
         while self.line.is_none() {
-            match self.connector.open().await {
-                Ok(socket) => self.line = Some(Line::new(socket)),
+            match self.connector.open_known().await {
+                Ok((socket, id)) => self.line = Some(Line::new(socket, id)),
                 Err(error) => {
                     let next = self.pace.failed();
                     if error.kind() != ErrorKind::Unavailable || next >= give_up {
@@ -142,6 +172,8 @@ impl Waiting {
 
 struct Line {
     socket: Socket,
+    /// The number by which Redis knows this connection.
+    id: Option<u64>,
     unsent: VecDeque<Bytes>,
     arrived: BytesMut,
     asked: Option<Asked>,
@@ -155,9 +187,10 @@ struct Asked {
 }
 
 impl Line {
-    fn new(socket: Socket) -> Line {
+    fn new(socket: Socket, id: Option<u64>) -> Line {
         Line {
             socket,
+            id,
             unsent: VecDeque::new(),
             arrived: BytesMut::new(),
             asked: None,
@@ -181,6 +214,7 @@ impl Line {
             unsent,
             arrived,
             asked,
+            ..
         } = self;
         let Some(waiting) = asked else {
             return Err(io::ErrorKind::NotConnected.into());

@@ -18,6 +18,8 @@ use crate::wire::{Malformed, Walk};
 
 /// Where a search begins.
 const START: &str = "-";
+/// No search: only what is due again, and new entries.
+const NO_SEARCH: &str = "";
 
 /// The longest time between two searches. Redis wakes no member for what another one gives back, so this is how soon it
 /// is noticed that a member in another process left.
@@ -25,11 +27,16 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// Searches for what other members gave up, one at a time: at once, then every half lease or second, whichever is
 /// shorter, and when a retry is due.
+///
+/// A member that is alone in its group, by a fence, is given new entries by the same call, so that they are given to nobody
+/// who has lost the lease. It fetches them more often than it searches.
 pub(crate) struct Claims {
     lease: Duration,
     period: Duration,
+    alone: bool,
     cursor: String,
     due: Instant,
+    search_due: Instant,
     running: Option<Running>,
 }
 
@@ -48,12 +55,14 @@ pub(crate) struct Claimed {
 }
 
 impl Claims {
-    pub(crate) fn new(lease: Duration) -> Claims {
+    pub(crate) fn new(lease: Duration, alone: bool) -> Claims {
         Claims {
             lease,
             period: (lease / 2).min(PERIOD),
+            alone,
             cursor: START.to_owned(),
             due: Instant::now(),
+            search_due: Instant::now(),
             running: None,
         }
     }
@@ -68,27 +77,36 @@ impl Claims {
         self.due = self.due.min(due);
     }
 
-    /// Whether a search is under way that looks at the oldest.
-    pub(crate) fn is_looking_for_the_first(&self) -> bool {
-        self.running.is_some() && self.cursor == START
+    /// Whether a read may begin: not before what others gave up, or what it would only show to be there.
+    pub(crate) fn allow_a_read(&self) -> bool {
+        match self.running {
+            Some(_) => !self.alone && self.cursor != START,
+            None => true,
+        }
     }
 
     pub(crate) fn start_if_due(&mut self, seat: &Seat, most: usize) {
-        if self.running.is_some() || Instant::now() < self.due {
+        let now = Instant::now();
+        if self.running.is_some() || now < self.due {
             return;
         }
-        let mut call = script::CLAIM.call(2, 5, 256);
-        call.arg(seat.stream.as_bytes());
-        call.arg(seat.delays.as_bytes());
-        call.arg(seat.membership.group.as_str().as_bytes());
-        call.arg(seat.membership.member.as_str().as_bytes());
+        let begins = self.cursor == START;
+        let only_fetches = self.alone && begins && now < self.search_due;
+        let mut call = script::CLAIM.call(2, 7, 256);
+        seat.write_keys(&mut call);
         call.number(self.lease.as_millis() as u64);
         call.number(most as u64);
-        call.arg(self.cursor.as_bytes());
+        if only_fetches {
+            call.arg(NO_SEARCH.as_bytes());
+        } else {
+            call.arg(self.cursor.as_bytes());
+            self.search_due = now + self.period;
+        }
+        seat.write_fence(&mut call);
         let commands = seat.commands.clone();
         let answer = async move { commands.run(&script::CLAIM, call).await }.boxed();
         // A retry asked for while this runs moves it forward again.
-        self.due = Instant::now() + self.period;
+        self.due = now + self.period;
         self.running = Some(Running { most, answer });
     }
 
@@ -121,7 +139,13 @@ impl Claims {
     pub(crate) fn forget(&mut self) {
         self.running = None;
         self.cursor = START.to_owned();
-        self.due = Instant::now() + self.period;
+        self.search_due = Instant::now();
+        self.due = Instant::now()
+            + if self.alone {
+                Duration::ZERO
+            } else {
+                self.period
+            };
     }
 }
 

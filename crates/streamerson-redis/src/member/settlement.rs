@@ -1,13 +1,11 @@
 //! Settlements as calls of the settle script.
 
-use std::collections::HashMap;
-
 use streamerson_core::broker::{Append, Outcome, Settlement};
-use streamerson_core::{Error, ErrorKind, Result, Topic};
+use streamerson_core::{Error, ErrorKind, Result};
 
 use super::settler::Seat;
-use crate::append::{INBOX_BOUND, INBOX_TTL_MS, too_large};
-use crate::entry;
+use crate::append::{self, INBOX_BOUND, INBOX_TTL_MS};
+use crate::output::{self, Topics};
 use crate::script;
 use crate::wire::Request;
 
@@ -50,24 +48,32 @@ pub(crate) fn check(settlement: &Settlement) -> Result<()> {
             ),
         ));
     }
-    outputs.iter().try_for_each(too_large)
+    if let Outcome::Complete {
+        once: Some(once), ..
+    } = &settlement.outcome
+    {
+        append::check_once(once)?;
+    }
+    outputs.iter().try_for_each(append::check)
 }
 
 /// The call of the settle script for `settlements`.
 pub(crate) fn request(seat: &Seat, settlements: &[Settlement]) -> Request {
-    let topics = Topics::of(settlements);
+    // Keys count from one, and the first two are taken.
+    let topics = Topics::of(settlements.iter().flat_map(outputs), 3);
     let arguments: usize = settlements.iter().map(arguments).sum();
     let bytes: usize = settlements.iter().map(size).sum();
-    let mut call = script::SETTLE.call(2 + topics.list.len(), 4 + arguments, 512 + bytes);
+    let mut call = script::SETTLE.call(2 + topics.list().len(), 6 + arguments, 512 + bytes);
     call.arg(seat.stream.as_bytes());
     call.arg(seat.delays.as_bytes());
-    for topic in &topics.list {
+    for topic in topics.list() {
         seat.keys.write(&mut call, topic);
     }
     call.arg(seat.membership.group.as_str().as_bytes());
     call.arg(seat.membership.member.as_str().as_bytes());
     call.number(INBOX_BOUND);
     call.number(INBOX_TTL_MS);
+    seat.write_fence(&mut call);
     for settlement in settlements {
         write(&mut call, settlement, &topics);
     }
@@ -77,14 +83,21 @@ pub(crate) fn request(seat: &Seat, settlements: &[Settlement]) -> Request {
 fn write(call: &mut Request, settlement: &Settlement, topics: &Topics<'_>) {
     let position = settlement.receipt.position();
     match &settlement.outcome {
-        Outcome::Complete { outputs, .. } => {
-            call.verbatim(b"$1\r\nC\r\n");
-            call.position(position);
+        Outcome::Complete { outputs, once } => {
+            match once {
+                None => {
+                    call.verbatim(b"$1\r\nC\r\n");
+                    call.position(position);
+                }
+                Some(once) => {
+                    call.verbatim(b"$1\r\nE\r\n");
+                    call.position(position);
+                    output::write_once(call, once);
+                }
+            }
             call.number(outputs.len() as u64);
             for output in outputs {
-                call.number(topics.key(&output.topic));
-                call.arg(if output.topic.is_inbox() { b"1" } else { b"0" });
-                entry::write_values(call, &output.message);
+                output::write(call, output, topics);
             }
         }
         Outcome::Retry { after } => {
@@ -92,6 +105,7 @@ fn write(call: &mut Request, settlement: &Settlement, topics: &Topics<'_>) {
             call.position(position);
             let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
             call.number(after.min(LONGEST_DELAY_MS));
+            call.number(settlement.receipt.attempt().into());
         }
     }
 }
@@ -104,53 +118,26 @@ fn outputs(settlement: &Settlement) -> &[Append] {
 }
 
 fn arguments(settlement: &Settlement) -> usize {
-    3 + 8 * outputs(settlement).len()
-}
-
-fn size(settlement: &Settlement) -> usize {
-    let outputs = outputs(settlement).iter();
-    64 + outputs
-        .map(|output| entry::copied(&output.message) + 64)
+    let own = match &settlement.outcome {
+        Outcome::Complete { once: None, .. } => 3,
+        Outcome::Complete { once: Some(_), .. } => 5,
+        Outcome::Retry { .. } => 4,
+    };
+    own + outputs(settlement)
+        .iter()
+        .map(output::arguments)
         .sum::<usize>()
 }
 
-/// The topics that outputs go to, each once.
-struct Topics<'a> {
-    list: Vec<&'a Topic>,
-    numbers: HashMap<&'a Topic, u64, ahash::RandomState>,
-}
-
-impl<'a> Topics<'a> {
-    fn of(settlements: &'a [Settlement]) -> Topics<'a> {
-        let mut topics = Topics {
-            list: Vec::new(),
-            numbers: HashMap::default(),
-        };
-        for output in settlements.iter().flat_map(outputs) {
-            // Neighbours often go to the same place.
-            if topics.list.last() == Some(&&output.topic) {
-                continue;
-            }
-            // Keys count from one, and the first two are taken.
-            let next = topics.list.len() as u64 + 3;
-            topics.numbers.entry(&output.topic).or_insert_with(|| {
-                topics.list.push(&output.topic);
-                next
-            });
-        }
-        topics
-    }
-
-    fn key(&self, topic: &Topic) -> u64 {
-        self.numbers.get(topic).copied().unwrap_or_default()
-    }
+fn size(settlement: &Settlement) -> usize {
+    64 + outputs(settlement).iter().map(output::size).sum::<usize>()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use streamerson_core::broker::Receipt;
-    use streamerson_core::{Message, Position};
+    use streamerson_core::{Message, Position, Topic};
 
     fn settlement(n: u64, outputs: &[&str]) -> Settlement {
         let output = |topic: &&str| {
@@ -163,15 +150,6 @@ mod tests {
             Receipt::new(Position::new(n, 0), 1),
             outputs.iter().map(output).collect(),
         )
-    }
-
-    #[test]
-    fn each_topic_is_a_key_once() {
-        let batch = [settlement(1, &["a", "b"]), settlement(2, &["b", "a", "c"])];
-        let topics = Topics::of(&batch);
-        let names: Vec<&str> = topics.list.iter().map(|topic| topic.as_str()).collect();
-        assert_eq!(names, ["a", "b", "c"]);
-        assert_eq!(topics.key(&Topic::new("c").unwrap()), 5);
     }
 
     #[test]

@@ -8,11 +8,10 @@ use streamerson_core::broker::{Membership, Outcome, Receipt, Settlement, Settler
 use streamerson_core::message::Foreign;
 use streamerson_core::meta::DeadLetter;
 use streamerson_core::time::unix_ms;
-use streamerson_core::{Error, ErrorKind, Position, Result, dead_letter};
+use streamerson_core::{Error, Position, Result, dead_letter};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::held::Held;
 use super::settlement;
 use crate::broker::RedisBroker;
 use crate::connection::{Answer, Commands};
@@ -20,7 +19,7 @@ use crate::counts::Counts;
 use crate::error;
 use crate::keys::Keys;
 use crate::script;
-use crate::wire::Malformed;
+use crate::wire::{Malformed, Request};
 
 /// Signs of life in one call of the script.
 const MOST_EXTENDED: usize = 256;
@@ -34,7 +33,8 @@ pub(crate) struct Seat {
     pub(crate) stream: String,
     pub(crate) delays: String,
     pub(crate) about: String,
-    pub(crate) held: Mutex<Held>,
+    /// The earliest retry that was asked for and that the member has not noted yet.
+    pub(crate) retry_due: Mutex<Option<Instant>>,
     /// Wakes the member when a retry was asked for.
     pub(crate) retry_asked: Notify,
 }
@@ -50,8 +50,30 @@ impl Seat {
             about: format!("group {} of topic {}", membership.group, membership.topic),
             keys,
             membership,
-            held: Mutex::new(Held::new(Position::ZERO)),
+            retry_due: Mutex::new(None),
             retry_asked: Notify::new(),
+        }
+    }
+
+    /// The stream and the index of retries, then group and member: how most calls begin.
+    pub(crate) fn write_keys(&self, call: &mut Request) {
+        call.arg(self.stream.as_bytes());
+        call.arg(self.delays.as_bytes());
+        call.arg(self.membership.group.as_str().as_bytes());
+        call.arg(self.membership.member.as_str().as_bytes());
+    }
+
+    /// Lease and epoch under which this member owns the topic, or nothing.
+    pub(crate) fn write_fence(&self, call: &mut Request) {
+        match &self.membership.fence {
+            Some(fence) => {
+                call.arg(fence.lease.as_str().as_bytes());
+                call.number(fence.epoch);
+            }
+            None => {
+                call.arg(b"");
+                call.arg(b"");
+            }
         }
     }
 }
@@ -97,7 +119,7 @@ impl RedisSettler {
             Ok(results) => results,
             Err(error) => vec![Err(error); settlements.len()],
         };
-        self.note(settlements, &results);
+        self.note_retries(settlements, &results);
         results
     }
 
@@ -125,28 +147,24 @@ impl RedisSettler {
         ))
     }
 
-    /// Keeps account of what is unsettled and of what is to be tried again.
-    fn note(&self, settlements: &[Settlement], results: &[Result<()>]) {
+    /// Wakes the member in time for what it is to try again.
+    fn note_retries(&self, settlements: &[Settlement], results: &[Result<()>]) {
+        let delays = settlements.iter().zip(results);
+        let earliest = delays
+            .filter_map(|(settlement, result)| match &settlement.outcome {
+                Outcome::Retry { after } if result.is_ok() => Some(*after),
+                _ => None,
+            })
+            .min();
+        let Some(earliest) = earliest else {
+            return;
+        };
         let now = Instant::now();
-        let mut retries = false;
-        let mut held = self.seat.held.lock();
-        for (settlement, result) in settlements.iter().zip(results) {
-            match result {
-                Ok(()) => held.settle(settlement.receipt.position()),
-                Err(error) if error.kind() == ErrorKind::Fenced => {
-                    held.settle(settlement.receipt.position());
-                }
-                Err(_) => continue,
-            }
-            if let (Outcome::Retry { after }, Ok(())) = (&settlement.outcome, result) {
-                held.retry_at(now.checked_add(*after).unwrap_or(now));
-                retries = true;
-            }
-        }
-        drop(held);
-        if retries {
-            self.seat.retry_asked.notify_one();
-        }
+        let due = now.checked_add(earliest).unwrap_or(now);
+        let mut noted = self.seat.retry_due.lock();
+        *noted = Some(noted.map_or(due, |earlier| earlier.min(due)));
+        drop(noted);
+        self.seat.retry_asked.notify_one();
     }
 
     async fn extend_all(&self, held: &[Position]) -> Result<u64> {

@@ -1,13 +1,40 @@
--- streamerson:claim:1
--- Takes over what others gave up. KEYS: stream, delays. ARGV: group, member, lease in ms, most entries, cursor (- first).
+-- Takes over what others gave up, and does what must be done from time to time: moves messages that are due to the
+-- stream, and writes the group's checkpoint.
+-- KEYS: stream, delays. ARGV: group, member, lease in ms, most entries, cursor (- first), fence lease or empty, fence epoch.
 -- Replies: next cursor (- when the search is through), {{entry, delivery count, {field, value, ...}}, ...},
---   how many entries were trimmed away unprocessed, ms until the next delay ends or -1.
-local call = redis.call
-local stream, delays = KEYS[1], KEYS[2]
-local group, member, lease, most, cursor = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-local time = call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+--   how many entries were trimmed away unprocessed, ms until something is due or -1.
+-- With a fence the member is alone: what others hold is taken at once, oldest first, and when the search is through, new
+-- entries too. Without a cursor it does not search, but only takes what is due again, and new entries.
+local stream, delays, later = keys[1], keys[2], keys[1] .. ':later'
+local group, member, lease_ms, most, cursor = argv[1], argv[2], tonumber(argv[3]), tonumber(argv[4]), argv[5]
+local alone = argv[6] ~= ''
+local refused = fenced(stream, argv[6], argv[7])
+if refused then
+  return refused
+end
+local summary = redis.pcall('XPENDING', stream, group)
+if summary.err then
+  return summary
+end
+-- A sign of life; it looks at nothing. Also the first write, after which maxmemory stops nothing.
+call('XAUTOCLAIM', stream, group, member, 0, '18446744073709551615-18446744073709551615', 'COUNT', 1, 'JUSTID')
+
 local taken, lost = {}, 0
+local delayed = call('EXISTS', delays) == 1
+
+local checkpoint, written, generation, behind = recall(stream, group)
+written, behind = written or 0, behind or 0
+local went_back = now() + 1000 < written
+if went_back then
+  behind = math.max(behind, written)
+  for _, entry in ipairs(call('ZRANGE', delays, 0, 999)) do
+    call('ZINCRBY', delays, string.format('%.0f', now() - written), entry)
+  end
+end
+if went_back or now() >= written + 1000 then
+  local last = delivered(stream, group)
+  remember(stream, group, settled(stream, group, last), generation, behind)
+end
 
 local function take(entry, idle, count)
   local claimed = call('XCLAIM', stream, group, member, idle, entry)
@@ -20,14 +47,8 @@ local function take(entry, idle, count)
   end
 end
 
-local summary = redis.pcall('XPENDING', stream, group)
-if summary.err then
-  return summary
-end
-
-local delayed = call('EXISTS', delays) == 1
-if delayed then
-  local due = call('ZRANGEBYSCORE', delays, '-inf', string.format('%.0f', now), 'LIMIT', 0, most)
+if delayed and not (alone and cursor ~= '') then
+  local due = call('ZRANGEBYSCORE', delays, '-inf', string.format('%.0f', now()), 'LIMIT', 0, most)
   for _, entry in ipairs(due) do
     call('ZREM', delays, entry)
     local held = call('XPENDING', stream, group, entry, entry, 1)[1]
@@ -37,10 +58,27 @@ if delayed then
   end
 end
 
+-- Whether the entry is free, and for how long it must have been silent to be taken.
+local function is_free(pending)
+  local entry, holder, idle = pending[1], pending[2], pending[3]
+  local due = delayed and call('ZSCORE', delays, entry)
+  if due then
+    return alone and tonumber(due) <= now(), 0
+  end
+  if alone and holder ~= member then
+    return true, 0
+  end
+  if idle == 0 and now() < behind then
+    -- Touched in a future that is over: its silence begins now.
+    call('XCLAIM', stream, group, holder, 0, entry, 'IDLE', 0, 'JUSTID')
+  end
+  return idle >= lease_ms, lease_ms
+end
+
 -- A page of all that is pending: its length bounds this script, whatever is idle in it.
 local page = math.min(math.max(4 * most, 128), 1000)
 local next_cursor = '-'
-if #taken < most and summary[1] > 0 then
+if cursor ~= '' and #taken < most and summary[1] > 0 then
   local held = call('XPENDING', stream, group, cursor, '+', page)
   if #held == page then
     next_cursor = '(' .. held[page][1]
@@ -50,17 +88,38 @@ if #taken < most and summary[1] > 0 then
       next_cursor = pending[1]
       break
     end
-    if pending[3] >= lease and not (delayed and call('ZSCORE', delays, pending[1])) then
-      take(pending[1], lease, pending[4])
+    local free, idle = is_free(pending)
+    if free then
+      if delayed then
+        call('ZREM', delays, pending[1])
+      end
+      take(pending[1], idle, pending[4])
     end
   end
 end
 
+if alone and next_cursor == '-' and #taken < most then
+  local new = call('XREADGROUP', 'GROUP', group, member, 'COUNT', most - #taken, 'STREAMS', stream, '>')
+  for _, entry in ipairs(new and new[1][2] or {}) do
+    taken[#taken + 1] = { entry[1], 1, entry[2] }
+  end
+end
+
+if call('EXISTS', later) == 1 then
+  for _, packed in ipairs(call('ZRANGEBYSCORE', later, '-inf', string.format('%.0f', now()), 'LIMIT', 0, 128)) do
+    local message = cmsgpack.unpack(packed)
+    call('XADD', stream, '*', 'id', message[2], 'type', message[3], 'corr', message[4],
+      'reply', message[5], 'meta', message[6], 'data', message[7])
+    call('ZREM', later, packed)
+  end
+end
+
 local wait = -1
-if delayed then
-  local first = call('ZRANGE', delays, 0, 0, 'WITHSCORES')
+for _, index in ipairs({ delays, later }) do
+  local first = call('ZRANGE', index, 0, 0, 'WITHSCORES')
   if first[2] then
-    wait = math.max(0, first[2] - now)
+    local due = math.max(0, first[2] - now())
+    wait = wait < 0 and due or math.min(wait, due)
   end
 end
 return { next_cursor, taken, lost, wait }

@@ -1,4 +1,3 @@
--- streamerson:extend:1
 -- Signs of life. KEYS: stream. ARGV: group, member, entries. Replies how many of them the member still holds.
 -- Asks first: a plain XCLAIM would take back what another member has taken over.
 local call = redis.call

@@ -1,81 +1,102 @@
--- streamerson:settle:1
 -- Ends deliveries. KEYS: stream, delays, then the streams of all outputs.
--- ARGV: group, member, inbox bound, inbox ttl in ms, then per delivery either
---   C, entry, count of outputs, and per output: number of its key, 1 for an inbox, id, type, corr, reply, meta, data
---   R, entry, delay in ms
+-- ARGV: group, member, inbox bound, inbox ttl in ms, fence lease or empty, fence epoch, then per delivery one of
+--   C, entry, count of outputs, outputs
+--   E, entry, key of the effect, ms to remember it, count of outputs, outputs
+--   R, entry, delay in ms, attempt
 -- Replies with 1 (settled) or 0 (fenced) per delivery.
 --
--- The fence is what XACK answers: only the first settlement of a delivery is told 1, and only it may write.
--- Redis does not undo what a script did before it failed, so all that can be refused is refused before the first
--- write. An XACK makes the script a writing one, and a writing script is not stopped by maxmemory.
-local call, argv, keys = redis.call, ARGV, KEYS
+-- The fence of a delivery is what XACK answers: only its first settlement is told 1, and only that may write.
+-- An XACK makes the script a writing one, and a writing script is not stopped by maxmemory.
 local stream, delays = keys[1], keys[2]
-local group, member, bound, ttl = argv[1], argv[2], argv[3], argv[4]
+local group, member = argv[1], argv[2]
+local refused = refused_keys(3) or fenced(stream, argv[5], argv[6])
+if refused then
+  return refused
+end
 
-for k = 3, #keys do
-  local kind = call('TYPE', keys[k]).ok
-  if kind ~= 'stream' and kind ~= 'none' then
-    return redis.error_reply('WRONGTYPE the key ' .. keys[k] .. ' of an output holds a ' .. kind)
+local delayed = call('EXISTS', delays) == 1
+local effects
+
+-- Of the completions with the same key, the first has its outputs; later ones only answer, with what the first answered.
+local function effect(o, count, key, keep)
+  if not effects then
+    local _, _, generation = recall(stream, group)
+    effects = stream .. ':done:' .. group .. ':' .. (generation or '') .. ':'
+  end
+  local first = call('GET', effects .. key)
+  local answer = first or ''
+  for _ = 1, count do
+    local is_answer = argv[o + 1] == '1'
+    if is_answer and answer == '' then
+      answer = #argv[o + 6] .. ':' .. argv[o + 6] .. argv[o + 7]
+    elseif is_answer and first then
+      local length, rest = string.match(answer, '^(%d+):(.*)$')
+      argv[o + 6], argv[o + 7] = string.sub(rest, 1, length), string.sub(rest, length + 1)
+    end
+    if is_answer or not first then
+      append(o)
+    end
+    o = after(o)
+  end
+  if not first then
+    call('SET', effects .. key, answer, 'PX', keep)
+  elseif first ~= answer then
+    call('SET', effects .. key, answer, 'KEEPTTL')
   end
 end
 
-local results, inboxes = {}, {}
-local n, i, last = 0, 5, #argv
-local delayed = call('EXISTS', delays) == 1
-local exists, now
+-- Only the holder may ask for another try, and only of the attempt it was given.
+local function retry(entry, delay, attempt)
+  local held = call('XPENDING', stream, group, entry, entry, 1)[1]
+  if not held or held[2] ~= member or held[4] ~= tonumber(attempt) then
+    return 0
+  end
+  call('ZADD', delays, string.format('%.0f', now() + delay), entry)
+  delayed = true
+  return 1
+end
+
+local results = {}
+local n, i, last = 0, 7, #argv
+local exists
 
 while i <= last do
   local kind, entry = argv[i], argv[i + 1]
   local result = 0
-  if kind == 'C' then
-    local count = tonumber(argv[i + 2])
-    i = i + 3
-    if call('XACK', stream, group, entry) == 1 then
-      result = 1
-      if delayed then
-        call('ZREM', delays, entry)
-      end
-      for o = i, i + (count - 1) * 8, 8 do
-        local key = keys[tonumber(argv[o])]
-        if argv[o + 1] == '1' then
-          inboxes[key] = true
-        end
-        call('XADD', key, '*', 'id', argv[o + 2], 'type', argv[o + 3], 'corr', argv[o + 4],
-          'reply', argv[o + 5], 'meta', argv[o + 6], 'data', argv[o + 7])
-      end
-    elseif not exists then
-      -- XACK answers 0 for a group that does not exist, too.
-      local summary = redis.pcall('XPENDING', stream, group)
-      if summary.err then
-        return summary
-      end
-      exists = true
+  if kind ~= 'R' and call('XACK', stream, group, entry) == 1 then
+    result = 1
+    if delayed then
+      call('ZREM', delays, entry)
     end
-    i = i + count * 8
-  else
-    local held = redis.pcall('XPENDING', stream, group, entry, entry, 1)
-    if held.err then
-      return held
+  elseif not exists then
+    -- XACK answers 0 for a group that does not exist, too.
+    local summary = redis.pcall('XPENDING', stream, group)
+    if summary.err then
+      return summary
     end
     exists = true
-    if held[1] and held[1][2] == member then
-      if not now then
-        local time = call('TIME')
-        now = time[1] * 1000 + math.floor(time[2] / 1000)
-      end
-      call('ZADD', delays, string.format('%.0f', now + argv[i + 2]), entry)
-      delayed = true
-      result = 1
+  end
+  if kind == 'R' then
+    result = retry(entry, argv[i + 2], argv[i + 3])
+    i = i + 4
+  else
+    local count_at = kind == 'E' and i + 4 or i + 2
+    local count = tonumber(argv[count_at])
+    local o = count_at + 1
+    if kind == 'E' and result == 1 then
+      effect(o, count, argv[i + 2], argv[i + 3])
     end
-    i = i + 3
+    for _ = 1, count do
+      if kind == 'C' and result == 1 then
+        append(o)
+      end
+      o = after(o)
+    end
+    i = o
   end
   n = n + 1
   results[n] = result
 end
 
--- Once per inbox and call: a bound with every XADD costs more than the acknowledgement.
-for inbox in pairs(inboxes) do
-  call('XTRIM', inbox, 'MAXLEN', '~', bound)
-  call('PEXPIRE', inbox, ttl)
-end
+bound_inboxes(argv[3], argv[4])
 return results

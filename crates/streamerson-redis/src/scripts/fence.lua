@@ -1,0 +1,22 @@
+-- A lease is stored as "EPOCH END TTL HOLDER", times in ms; without a holder when it was released.
+-- Answers the epoch, the holder and the ms that remain. A clock that went back must not prolong a lease: nobody is
+-- given more than the time he asked for.
+local function lease(stream, name)
+  local stored = call('HGET', stream .. ':leases', name)
+  if not stored then
+    return 0, '', 0, 0
+  end
+  local epoch, ends, ttl, holder = string.match(stored, '^(%d+) (%d+) (%d+) (.*)$')
+  return tonumber(epoch), holder, math.min(ends - now(), tonumber(ttl)), tonumber(ends)
+end
+
+-- What is answered to who does not hold the lease at this epoch any more. Without a name there is no fence.
+local function fenced(stream, name, epoch)
+  if name == '' then
+    return nil
+  end
+  local current, _, remaining = lease(stream, name)
+  if remaining <= 0 or current ~= tonumber(epoch) then
+    return redis.error_reply('FENCED the lease ' .. name .. ' is not held at epoch ' .. epoch)
+  end
+end

@@ -1,0 +1,86 @@
+-- What is stored of a group, in the hash of its topic, as "CHECKPOINT CLOCK GENERATION BEHIND": everything up to the
+-- checkpoint is settled; when that was written (ms); when the group began (a stamp); until when the clock, which went
+-- back, is behind what it said before.
+local function recall(stream, group)
+  local stored = call('HGET', stream .. ':topic', 'group:' .. group)
+  if not stored then
+    return nil
+  end
+  local checkpoint, written, generation, behind = string.match(stored, '^(%S+) (%d+) (%d+) (%d+)$')
+  return checkpoint, tonumber(written), generation, tonumber(behind)
+end
+
+local function remember(stream, group, checkpoint, generation, behind)
+  call('HSET', stream .. ':topic', 'group:' .. group,
+    string.format('%s %.0f %s %.0f', checkpoint, now(), generation or stamp(), behind or 0))
+end
+
+local function parts(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+
+local function is_before(a, b)
+  local a_ms, a_seq = parts(a)
+  local b_ms, b_seq = parts(b)
+  return a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq)
+end
+
+-- The position before this one.
+local function before(id)
+  local ms, seq = parts(id)
+  if seq > 0 then
+    return string.format('%.0f-%.0f', ms, seq - 1)
+  elseif ms > 0 then
+    return string.format('%.0f-18446744073709551615', ms - 1)
+  end
+  return id
+end
+
+local function field(info, name)
+  for i = 1, #info, 2 do
+    if info[i] == name then
+      return info[i + 1]
+    end
+  end
+end
+
+-- How far the group was delivered; nil without a group. Answers refusals that are none of a missing key.
+local function delivered(stream, group)
+  local groups = redis.pcall('XINFO', 'GROUPS', stream)
+  if groups.err then
+    if string.find(groups.err, 'no such key', 1, true) then
+      return nil
+    end
+    return nil, groups
+  end
+  for _, info in ipairs(groups) do
+    if field(info, 'name') == group then
+      return field(info, 'last-delivered-id')
+    end
+  end
+end
+
+-- Up to where all is settled, of a group delivered up to `last`.
+local function settled(stream, group, last)
+  local summary = call('XPENDING', stream, group)
+  if summary[1] > 0 and is_before(before(summary[2]), last) then
+    return before(summary[2])
+  end
+  return last
+end
+
+-- Gives everything the member holds to whoever asks next. Answers how many that was.
+local function give_back(stream, delays, group, member)
+  local released, start, due = 0, '-', string.format('%.0f', now())
+  repeat
+    local page = call('XPENDING', stream, group, start, '+', 128, member)
+    for _, pending in ipairs(page) do
+      call('XCLAIM', stream, group, '~released', 0, pending[1], 'JUSTID')
+      call('ZADD', delays, 'NX', due, pending[1])
+      start = '(' .. pending[1]
+    end
+    released = released + #page
+  until #page == 0
+  return released
+end

@@ -1,0 +1,39 @@
+-- Makes a member known, and creates its group where there is none. KEYS: stream, delays.
+-- ARGV: group, member, where a new group begins (an entry, or $), fence lease or empty, fence epoch, 1 if the group is known to be lost.
+-- Replies: 1 if the group was lost and is created again, else 0; and up to where the group was delivered.
+-- A lost group begins again at its checkpoint; at the beginning of a stream that is another one, or when there is no checkpoint.
+local stream, delays = keys[1], keys[2]
+local group, member, start = argv[1], argv[2], argv[3]
+local refused = fenced(stream, argv[4], argv[5])
+if refused then
+  return refused
+end
+local lost = 0
+local last, failed = delivered(stream, group)
+if failed then
+  return failed
+end
+if not last then
+  local checkpoint, _, generation = recall(stream, group)
+  local stands = call('EXISTS', stream) == 1 and field(call('XINFO', 'STREAM', stream), 'last-generated-id')
+  if checkpoint or argv[6] == '1' then
+    lost = 1
+    start = checkpoint or '0-0'
+    if not stands or is_before(stands, start) then
+      start = '0-0'
+    end
+  elseif start == '$' then
+    start = stands or '0-0'
+  end
+  call('XGROUP', 'CREATE', stream, group, start, 'MKSTREAM')
+  -- What waited there for another try comes again as new.
+  call('DEL', delays)
+  last = start
+  remember(stream, group, start, generation)
+end
+call('XGROUP', 'CREATECONSUMER', stream, group, member)
+if argv[4] ~= '' then
+  -- Held by someone of the same name who has lost the lease.
+  give_back(stream, delays, group, member)
+end
+return { lost, last }

@@ -1,0 +1,52 @@
+-- Leases of a topic. KEYS: stream. ARGV: one of
+--   acquire, name, holder, ttl in ms: replies {name, holder, epoch, ms that remain}, whoever has it now
+--   release, name, holder: replies 1, or 0 if the holder did not have it
+--   list: replies {{name, holder, epoch, ms that remain}, ...}
+local stream, action, name, holder = keys[1], argv[1], argv[2], argv[3]
+
+local function store(epoch, remaining, ttl, who)
+  call('HSET', stream .. ':leases', name,
+    string.format('%.0f %.0f %.0f %s', epoch, now() + remaining, ttl, who))
+end
+
+local function told(of, who, epoch, remaining)
+  return { of, who, string.format('%.0f', epoch), remaining }
+end
+
+if action == 'list' then
+  local held = {}
+  local names = call('HKEYS', stream .. ':leases')
+  table.sort(names)
+  for _, of in ipairs(names) do
+    local epoch, who, remaining = lease(stream, of)
+    if remaining > 0 then
+      held[#held + 1] = told(of, who, epoch, remaining)
+    end
+  end
+  return held
+end
+
+local epoch, who, remaining, ends = lease(stream, name)
+if action == 'release' then
+  if remaining <= 0 or who ~= holder then
+    return 0
+  end
+  -- The epoch stays, so that it never goes back.
+  store(epoch, 0, 0, '')
+  return 1
+end
+
+local ttl = tonumber(argv[4])
+if remaining > 0 and who ~= holder then
+  if ends > now() + remaining then
+    -- The clock went back: it ends when its time is over by the clock as it is.
+    store(epoch, remaining, remaining, who)
+  end
+  return told(name, who, epoch, remaining)
+end
+if remaining <= 0 then
+  -- By the clock, so that it grows also when all was lost; and always.
+  epoch = math.max(epoch + 1, now())
+end
+store(epoch, ttl, ttl, holder)
+return told(name, holder, epoch, ttl)
