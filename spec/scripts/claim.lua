@@ -28,21 +28,21 @@ local function lease(stream, name)
   return tonumber(epoch), holder, math.min(ends - now(), tonumber(ttl)), tonumber(ends)
 end
 
--- What is answered to who does not hold the lease at this epoch any more. Without a name there is no fence.
-local function fenced(stream, name, epoch)
+-- What is answered to a member that does not hold the lease at this epoch any more. Without a name there is no fence.
+local function fenced(stream, member, name, epoch)
   if name == '' then
     return nil
   end
-  local current, _, remaining = lease(stream, name)
-  if remaining <= 0 or current ~= tonumber(epoch) then
-    return redis.error_reply('FENCED the lease ' .. name .. ' is not held at epoch ' .. epoch)
+  local current, holder, remaining = lease(stream, name)
+  if remaining <= 0 or holder ~= member or current ~= tonumber(epoch) then
+    return redis.error_reply('FENCED the lease ' .. name .. ' is not held by ' .. member .. ' at epoch ' .. epoch)
   end
 end
 -- What is stored of a group, in the hash of its topic, as "CHECKPOINT CLOCK GENERATION BEHIND": everything up to the
 -- checkpoint is settled; when that was written (ms); when the group began (a stamp); until when the clock, which went
--- back, is behind what it said before.
-local function recall(stream, group)
-  local stored = call('HGET', stream .. ':topic', 'group:' .. group)
+-- back, is behind what it said before. Of a removed group, the same is kept for members that go on.
+local function recall(stream, group, kind)
+  local stored = call('HGET', stream .. ':topic', kind .. group)
   if not stored then
     return nil
   end
@@ -134,7 +134,7 @@ end
 local stream, delays, later = keys[1], keys[2], keys[1] .. ':later'
 local group, member, lease_ms, most, cursor = argv[1], argv[2], tonumber(argv[3]), tonumber(argv[4]), argv[5]
 local alone = argv[6] ~= ''
-local refused = fenced(stream, argv[6], argv[7])
+local refused = fenced(stream, member, argv[6], argv[7])
 if refused then
   return refused
 end
@@ -148,7 +148,7 @@ call('XAUTOCLAIM', stream, group, member, 0, '18446744073709551615-1844674407370
 local taken, lost = {}, 0
 local delayed = call('EXISTS', delays) == 1
 
-local checkpoint, written, generation, behind = recall(stream, group)
+local checkpoint, written, generation, behind = recall(stream, group, 'group:')
 written, behind = written or 0, behind or 0
 local went_back = now() + 1000 < written
 if went_back then

@@ -28,21 +28,21 @@ local function lease(stream, name)
   return tonumber(epoch), holder, math.min(ends - now(), tonumber(ttl)), tonumber(ends)
 end
 
--- What is answered to who does not hold the lease at this epoch any more. Without a name there is no fence.
-local function fenced(stream, name, epoch)
+-- What is answered to a member that does not hold the lease at this epoch any more. Without a name there is no fence.
+local function fenced(stream, member, name, epoch)
   if name == '' then
     return nil
   end
-  local current, _, remaining = lease(stream, name)
-  if remaining <= 0 or current ~= tonumber(epoch) then
-    return redis.error_reply('FENCED the lease ' .. name .. ' is not held at epoch ' .. epoch)
+  local current, holder, remaining = lease(stream, name)
+  if remaining <= 0 or holder ~= member or current ~= tonumber(epoch) then
+    return redis.error_reply('FENCED the lease ' .. name .. ' is not held by ' .. member .. ' at epoch ' .. epoch)
   end
 end
 -- What is stored of a group, in the hash of its topic, as "CHECKPOINT CLOCK GENERATION BEHIND": everything up to the
 -- checkpoint is settled; when that was written (ms); when the group began (a stamp); until when the clock, which went
--- back, is behind what it said before.
-local function recall(stream, group)
-  local stored = call('HGET', stream .. ':topic', 'group:' .. group)
+-- back, is behind what it said before. Of a removed group, the same is kept for members that go on.
+local function recall(stream, group, kind)
+  local stored = call('HGET', stream .. ':topic', kind .. group)
   if not stored then
     return nil
   end
@@ -130,7 +130,7 @@ end
 -- A lost group begins again at its checkpoint; at the beginning of a stream that is another one, or when there is no checkpoint.
 local stream, delays = keys[1], keys[2]
 local group, member, start = argv[1], argv[2], argv[3]
-local refused = fenced(stream, argv[4], argv[5])
+local refused = fenced(stream, member, argv[4], argv[5])
 if refused then
   return refused
 end
@@ -140,9 +140,14 @@ if failed then
   return failed
 end
 if not last then
-  local checkpoint, _, generation = recall(stream, group)
+  local known_lost = argv[6] == '1'
+  local checkpoint, _, generation = recall(stream, group, 'group:')
+  if known_lost and not checkpoint then
+    -- It was removed, under a member that goes on.
+    checkpoint = recall(stream, group, 'removed:')
+  end
   local stands = call('EXISTS', stream) == 1 and field(call('XINFO', 'STREAM', stream), 'last-generated-id')
-  if checkpoint or argv[6] == '1' then
+  if checkpoint or known_lost then
     lost = 1
     start = checkpoint or '0-0'
     if not stands or is_before(stands, start) then
@@ -155,6 +160,7 @@ if not last then
   -- What waited there for another try comes again as new.
   call('DEL', delays)
   last = start
+  call('HDEL', stream .. ':topic', 'removed:' .. group)
   remember(stream, group, start, generation)
 end
 call('XGROUP', 'CREATECONSUMER', stream, group, member)

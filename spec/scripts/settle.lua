@@ -28,14 +28,14 @@ local function lease(stream, name)
   return tonumber(epoch), holder, math.min(ends - now(), tonumber(ttl)), tonumber(ends)
 end
 
--- What is answered to who does not hold the lease at this epoch any more. Without a name there is no fence.
-local function fenced(stream, name, epoch)
+-- What is answered to a member that does not hold the lease at this epoch any more. Without a name there is no fence.
+local function fenced(stream, member, name, epoch)
   if name == '' then
     return nil
   end
-  local current, _, remaining = lease(stream, name)
-  if remaining <= 0 or current ~= tonumber(epoch) then
-    return redis.error_reply('FENCED the lease ' .. name .. ' is not held at epoch ' .. epoch)
+  local current, holder, remaining = lease(stream, name)
+  if remaining <= 0 or holder ~= member or current ~= tonumber(epoch) then
+    return redis.error_reply('FENCED the lease ' .. name .. ' is not held by ' .. member .. ' at epoch ' .. epoch)
   end
 end
 -- An output is eight arguments: number of its key, terms, id, type, corr, reply, meta, data. Terms are 0: none; 1: the key
@@ -123,9 +123,9 @@ local function bound_inboxes(bound, ttl)
 end
 -- What is stored of a group, in the hash of its topic, as "CHECKPOINT CLOCK GENERATION BEHIND": everything up to the
 -- checkpoint is settled; when that was written (ms); when the group began (a stamp); until when the clock, which went
--- back, is behind what it said before.
-local function recall(stream, group)
-  local stored = call('HGET', stream .. ':topic', 'group:' .. group)
+-- back, is behind what it said before. Of a removed group, the same is kept for members that go on.
+local function recall(stream, group, kind)
+  local stored = call('HGET', stream .. ':topic', kind .. group)
   if not stored then
     return nil
   end
@@ -218,7 +218,7 @@ end
 -- An XACK makes the script a writing one, and a writing script is not stopped by maxmemory.
 local stream, delays = keys[1], keys[2]
 local group, member = argv[1], argv[2]
-local refused = refused_keys(3) or fenced(stream, argv[5], argv[6])
+local refused = refused_keys(3) or fenced(stream, member, argv[5], argv[6])
 if refused then
   return refused
 end
@@ -229,7 +229,7 @@ local effects
 -- Of the completions with the same key, the first has its outputs; later ones only answer, with what the first answered.
 local function effect(o, count, key, keep)
   if not effects then
-    local _, _, generation = recall(stream, group)
+    local _, _, generation = recall(stream, group, 'group:')
     effects = stream .. ':done:' .. group .. ':' .. (generation or '') .. ':'
   end
   local first = call('GET', effects .. key)

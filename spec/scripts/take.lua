@@ -101,9 +101,9 @@ local function bound_inboxes(bound, ttl)
 end
 -- What is stored of a group, in the hash of its topic, as "CHECKPOINT CLOCK GENERATION BEHIND": everything up to the
 -- checkpoint is settled; when that was written (ms); when the group began (a stamp); until when the clock, which went
--- back, is behind what it said before.
-local function recall(stream, group)
-  local stored = call('HGET', stream .. ':topic', 'group:' .. group)
+-- back, is behind what it said before. Of a removed group, the same is kept for members that go on.
+local function recall(stream, group, kind)
+  local stored = call('HGET', stream .. ':topic', kind .. group)
   if not stored then
     return nil
   end

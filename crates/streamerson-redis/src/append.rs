@@ -1,6 +1,5 @@
 //! Appending: one pipeline per batch; what has terms (a due time, or a key) goes through a script.
 
-use streamerson_core::broker::Once;
 use streamerson_core::{Append, Error, Message, Position, Result, Topic};
 
 use crate::broker::RedisBroker;
@@ -18,8 +17,6 @@ pub(crate) const INBOX_BOUND: u64 = 10_000;
 pub(crate) const INBOX_TTL_MS: u64 = 60_000;
 /// Beyond this, Redis would close the connection, for everyone who shares it.
 const MAX_MESSAGE: usize = 256 * 1024 * 1024;
-/// The longest key of a thing that happens once.
-const LONGEST_KEY: usize = 512;
 /// Messages on terms in one call of the script.
 const MOST_ON_TERMS: usize = 128;
 
@@ -168,18 +165,5 @@ pub(crate) fn check(append: &Append) -> Result<()> {
             "a message to an inbox has neither a due time nor a key for once, because an inbox does not last: send it to a topic, or without",
         ));
     }
-    append.only_once().map_or(Ok(()), check_once)
-}
-
-pub(crate) fn check_once(once: &Once) -> Result<()> {
-    if (1..=LONGEST_KEY).contains(&once.key.len()) {
-        return Ok(());
-    }
-    Err(Error::invalid(
-        "invalid-once-key",
-        format!(
-            "a key of {} bytes for what happens once; use 1 to {LONGEST_KEY} bytes, for example a digest",
-            once.key.len()
-        ),
-    ))
+    append.check()
 }

@@ -26,7 +26,7 @@ pub(crate) static SETTLE: LazyLock<Script> =
 /// Takes over what others gave up, and does what must be done from time to time.
 pub(crate) static CLAIM: LazyLock<Script> = script!("claim:2": "time", "fence", "group", "claim");
 /// Keeps leases of deliveries.
-pub(crate) static EXTEND: LazyLock<Script> = script!("extend:1": "extend");
+pub(crate) static EXTEND: LazyLock<Script> = script!("extend:2": "time", "fence", "extend");
 /// Gives everything back.
 pub(crate) static LEAVE: LazyLock<Script> = script!("leave:2": "time", "group", "leave");
 /// Appends messages on terms.

@@ -111,8 +111,14 @@ impl Leases for RedisBroker {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<Lease>> {
         async move {
-            let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-            let ttl = ttl.clamp(1, LONGEST_MS).to_string();
+            let ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+            if ms == 0 {
+                return Err(Error::invalid(
+                    "invalid-lease",
+                    format!("a lease of {ttl:?} is none: give {name} at least a millisecond"),
+                ));
+            }
+            let ttl = ms.min(LONGEST_MS).to_string();
             let arguments = ["acquire", name.as_str(), holder.as_str(), &ttl];
             lease(&mut self.lease(topic, &arguments).await?)
         }
@@ -228,15 +234,7 @@ impl Upkeep for RedisBroker {
 
     fn divide<'a>(&'a self, topic: &'a Topic, partitions: u32) -> BoxFuture<'a, Result<u32>> {
         async move {
-            if !(1..=partition::MOST).contains(&partitions) {
-                return Err(Error::invalid(
-                    "invalid-partitions",
-                    format!(
-                        "topic {topic} cannot be divided into {partitions} partitions; use 1 to {}",
-                        partition::MOST
-                    ),
-                ));
-            }
+            partition::check(topic, partitions)?;
             self.divide_into(topic, partitions).await
         }
         .boxed()

@@ -291,8 +291,8 @@ async fn a_deleted_group_begins_again_where_all_was_settled() {
         (checkpoint.parse::<Position>().unwrap() >= first_position).then_some(())
     })
     .await;
-    send(&broker, &orders, &["d"]).await;
     server.cli(&["XGROUP", "DESTROY", "test:{orders}", "group"]);
+    send(&broker, &orders, &["d"]).await;
 
     let mut seen = Vec::new();
     while seen.len() < 3 {

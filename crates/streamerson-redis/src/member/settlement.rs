@@ -52,7 +52,7 @@ pub(crate) fn check(settlement: &Settlement) -> Result<()> {
         once: Some(once), ..
     } = &settlement.outcome
     {
-        append::check_once(once)?;
+        once.check()?;
     }
     outputs.iter().try_for_each(append::check)
 }

@@ -178,10 +178,11 @@ impl RedisSettler {
         let Seat {
             membership, stream, ..
         } = &self.seat;
-        let mut call = script::EXTEND.call(1, 2 + held.len(), 256 + 32 * held.len());
+        let mut call = script::EXTEND.call(1, 4 + held.len(), 256 + 32 * held.len());
         call.arg(stream.as_bytes());
         call.arg(membership.group.as_str().as_bytes());
         call.arg(membership.member.as_str().as_bytes());
+        self.seat.write_fence(&mut call);
         for position in held {
             call.position(*position);
         }

@@ -8,7 +8,7 @@
 local stream, delays, later = keys[1], keys[2], keys[1] .. ':later'
 local group, member, lease_ms, most, cursor = argv[1], argv[2], tonumber(argv[3]), tonumber(argv[4]), argv[5]
 local alone = argv[6] ~= ''
-local refused = fenced(stream, argv[6], argv[7])
+local refused = fenced(stream, member, argv[6], argv[7])
 if refused then
   return refused
 end
@@ -22,7 +22,7 @@ call('XAUTOCLAIM', stream, group, member, 0, '18446744073709551615-1844674407370
 local taken, lost = {}, 0
 local delayed = call('EXISTS', delays) == 1
 
-local checkpoint, written, generation, behind = recall(stream, group)
+local checkpoint, written, generation, behind = recall(stream, group, 'group:')
 written, behind = written or 0, behind or 0
 local went_back = now() + 1000 < written
 if went_back then

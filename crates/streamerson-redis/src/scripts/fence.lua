@@ -10,13 +10,13 @@ local function lease(stream, name)
   return tonumber(epoch), holder, math.min(ends - now(), tonumber(ttl)), tonumber(ends)
 end
 
--- What is answered to who does not hold the lease at this epoch any more. Without a name there is no fence.
-local function fenced(stream, name, epoch)
+-- What is answered to a member that does not hold the lease at this epoch any more. Without a name there is no fence.
+local function fenced(stream, member, name, epoch)
   if name == '' then
     return nil
   end
-  local current, _, remaining = lease(stream, name)
-  if remaining <= 0 or current ~= tonumber(epoch) then
-    return redis.error_reply('FENCED the lease ' .. name .. ' is not held at epoch ' .. epoch)
+  local current, holder, remaining = lease(stream, name)
+  if remaining <= 0 or holder ~= member or current ~= tonumber(epoch) then
+    return redis.error_reply('FENCED the lease ' .. name .. ' is not held by ' .. member .. ' at epoch ' .. epoch)
   end
 end

@@ -4,7 +4,7 @@
 -- A lost group begins again at its checkpoint; at the beginning of a stream that is another one, or when there is no checkpoint.
 local stream, delays = keys[1], keys[2]
 local group, member, start = argv[1], argv[2], argv[3]
-local refused = fenced(stream, argv[4], argv[5])
+local refused = fenced(stream, member, argv[4], argv[5])
 if refused then
   return refused
 end
@@ -14,9 +14,14 @@ if failed then
   return failed
 end
 if not last then
-  local checkpoint, _, generation = recall(stream, group)
+  local known_lost = argv[6] == '1'
+  local checkpoint, _, generation = recall(stream, group, 'group:')
+  if known_lost and not checkpoint then
+    -- It was removed, under a member that goes on.
+    checkpoint = recall(stream, group, 'removed:')
+  end
   local stands = call('EXISTS', stream) == 1 and field(call('XINFO', 'STREAM', stream), 'last-generated-id')
-  if checkpoint or argv[6] == '1' then
+  if checkpoint or known_lost then
     lost = 1
     start = checkpoint or '0-0'
     if not stands or is_before(stands, start) then
@@ -29,6 +34,7 @@ if not last then
   -- What waited there for another try comes again as new.
   call('DEL', delays)
   last = start
+  call('HDEL', stream .. ':topic', 'removed:' .. group)
   remember(stream, group, start, generation)
 end
 call('XGROUP', 'CREATECONSUMER', stream, group, member)

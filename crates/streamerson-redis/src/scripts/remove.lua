@@ -23,7 +23,11 @@ if what == 'group' then
     return failed
   end
   call('DEL', stream .. ':delay:' .. group)
-  call('HDEL', stream .. ':topic', 'group:' .. group)
+  local known = call('HGET', stream .. ':topic', 'group:' .. group)
+  if known then
+    call('HSET', stream .. ':topic', 'removed:' .. group, known)
+    call('HDEL', stream .. ':topic', 'group:' .. group)
+  end
   return last and call('XGROUP', 'DESTROY', stream, group) or 0
 end
 

@@ -9,6 +9,6 @@ if last then
 else
   call('XGROUP', 'CREATE', stream, group, start, 'MKSTREAM')
 end
-local _, _, generation, behind = recall(stream, group)
+local _, _, generation, behind = recall(stream, group, 'group:')
 remember(stream, group, settled(stream, group, delivered(stream, group)), generation, behind)
 return 1

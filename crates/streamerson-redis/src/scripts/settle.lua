@@ -9,7 +9,7 @@
 -- An XACK makes the script a writing one, and a writing script is not stopped by maxmemory.
 local stream, delays = keys[1], keys[2]
 local group, member = argv[1], argv[2]
-local refused = refused_keys(3) or fenced(stream, argv[5], argv[6])
+local refused = refused_keys(3) or fenced(stream, member, argv[5], argv[6])
 if refused then
   return refused
 end
@@ -20,7 +20,7 @@ local effects
 -- Of the completions with the same key, the first has its outputs; later ones only answer, with what the first answered.
 local function effect(o, count, key, keep)
   if not effects then
-    local _, _, generation = recall(stream, group)
+    local _, _, generation = recall(stream, group, 'group:')
     effects = stream .. ':done:' .. group .. ':' .. (generation or '') .. ':'
   end
   local first = call('GET', effects .. key)

@@ -85,7 +85,8 @@ pub async fn what_is_pending_is_listed(trial: Trial) {
     assert!(found.iter().all(|it| it.idle < LONG));
 
     let page = pending(&trial, &topic, Position::ZERO, 2).await;
-    assert_eq!(page[..], found[..2]);
+    let positions_of = |page: &[Pending]| page.iter().map(|it| it.position).collect::<Vec<_>>();
+    assert_eq!(positions_of(&page), positions_of(&found[..2]));
     let page = pending(&trial, &topic, page[1].position, 2).await;
     assert_eq!(page.len(), 1);
     assert_eq!(page[0].position, positions[3]);
