@@ -1,9 +1,9 @@
 //! What can be seen of topics and groups.
 
 use streamerson_core::stats::{GroupStats, TopicStats};
-use streamerson_core::{ErrorKind, Start, Topic};
+use streamerson_core::{ErrorKind, Settlement, Start, Topic};
 
-use super::trial::{Trial, to};
+use super::trial::{LONG, Trial, to};
 
 async fn of(trial: &Trial, topic: &Topic) -> TopicStats {
     let stats = trial.within("stats", trial.broker.stats(topic)).await;
@@ -21,6 +21,30 @@ fn members(group: &GroupStats) -> Vec<(&str, u64)> {
     members
         .map(|member| (member.name.as_str(), member.pending))
         .collect()
+}
+
+/// What a group has before it, and what of what it holds was given back.
+pub async fn a_group_tells_what_is_next(trial: Trial) {
+    let topic = trial.topic();
+    let positions = trial.send(&topic, &["a", "b", "c"]).await;
+    let mut worker = trial.join(&topic, "workers", "ada").await;
+    let next = |group: GroupStats| (group.next, group.pending, group.retrying);
+    assert_eq!(
+        next(of_group(&trial, &topic).await),
+        (Some(positions[0]), 0, 0)
+    );
+    let mut held = worker.take(2).await;
+    let retry = Settlement::retry(held.remove(0).receipt, LONG);
+    worker.settle_one(retry).await.expect("retried");
+    assert_eq!(
+        next(of_group(&trial, &topic).await),
+        (Some(positions[2]), 2, 1)
+    );
+    worker.complete(held.remove(0)).await;
+    let last = worker.one().await;
+    assert_eq!(next(of_group(&trial, &topic).await), (None, 2, 1));
+    worker.complete(last).await;
+    assert_eq!(next(of_group(&trial, &topic).await), (None, 1, 1));
 }
 
 /// A topic that nothing was appended to and nobody joined is not found; reading it does not bring it into being.

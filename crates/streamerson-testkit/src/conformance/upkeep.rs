@@ -375,7 +375,9 @@ pub async fn removing_members_loses_nothing(trial: Trial) {
     };
     for batch in all.chunks(10) {
         trial.send(&topic, batch).await;
-        for delivery in worker.take(batch.len()).await {
+        let deliveries = worker.take(batch.len()).await;
+        remove_members(&trial, &topic, Duration::ZERO).await;
+        for delivery in deliveries {
             worker.complete(delivery).await;
         }
     }

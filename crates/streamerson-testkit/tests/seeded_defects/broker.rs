@@ -17,6 +17,7 @@ use streamerson_core::{
 use crate::defect::Defect;
 use crate::member::{BrokenMember, Shared};
 use crate::reader::BrokenReader;
+use crate::terms;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Broken {
@@ -25,7 +26,7 @@ pub(crate) struct Broken {
     /// The one connection of [`Defect::WaitersShareAConnection`].
     pub(crate) connection: Arc<tokio::sync::Mutex<()>>,
     slot: Arc<AtomicBool>,
-    shared: Shared,
+    pub(crate) shared: Shared,
 }
 
 impl Broken {
@@ -50,6 +51,7 @@ impl Broken {
                 _ => {}
             }
         }
+        terms::damage(self.defect, &mut batch);
         if self.defect == Defect::LargeBatchesAreReversed && batch.len() > 100 {
             batch.reverse();
         }
@@ -90,8 +92,6 @@ fn unbounded(topic: &Topic) -> Topic {
 pub(crate) fn as_text(message: &mut Message) {
     message.data = String::from_utf8_lossy(&message.data).into_owned().into();
 }
-
-streamerson_testkit::pass_on_upkeep!(Broken, inner);
 
 impl Broker for Broken {
     fn capabilities(&self) -> &Capabilities {
@@ -147,6 +147,7 @@ impl Broker for Broken {
             _ => {}
         }
         async move {
+            self.damage_fence(&mut membership).await?;
             let inner = self.inner.join(membership.clone()).await?;
             let member = BrokenMember::new(self.clone(), self.shared.clone(), membership, inner);
             Ok(Box::new(member) as Box<dyn Member>)
@@ -214,6 +215,8 @@ impl Broker for Broken {
                 match self.defect {
                     Defect::PendingIsNothing => group.pending = 0,
                     Defect::LagIsWrong => group.lag = Some(stats.length),
+                    Defect::NextIsTheFirst => group.next = stats.first,
+                    Defect::RetriesAreNotCounted => group.retrying = 0,
                     _ => {}
                 }
             }

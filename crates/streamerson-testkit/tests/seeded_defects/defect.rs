@@ -68,12 +68,54 @@ pub(crate) enum Defect {
     LagIsWrong,
     TopicsAreUnsorted,
     TopicsListEverything,
+    NextIsTheFirst,
+    RetriesAreNotCounted,
     // Trimming.
     TrimKeepsOneMore,
     TrimIgnoresAge,
     TrimIgnoresGroups,
     LossesAreHidden,
     EmptyTopicsForgetTheirEnd,
+    // Schedules.
+    DueTimesAreIgnored,
+    DueBatchesWaitForTheLast,
+    WhatWasDueIsForgotten,
+    // What happens once.
+    KeysAreIgnored,
+    KeysAreNeverForgotten,
+    EffectsHappenAgain,
+    RepetitionsAnswerForThemselves,
+    RepetitionsAnswerNothing,
+    GroupsShareEffects,
+    // Owners.
+    LeasesGoToWhoAsks,
+    OwnershipNeverEnds,
+    OwnershipEndsEarly,
+    EpochsDoNotGrow,
+    LeasesOfNoTimeAreGiven,
+    AnybodyReleases,
+    LeasesAreNotListed,
+    FencesAreIgnored,
+    FencesIgnoreTheEpoch,
+    LateOwnersGiveSignsOfLife,
+    // Partitions.
+    DividingAgainCounts,
+    EverythingIsDivided,
+    // Upkeep.
+    PendingIsUnbounded,
+    PendingIsTheFirstAttempt,
+    PendingIsNeverDue,
+    UnknownGroupsAreEmpty,
+    GroupsAreNotMovedBack,
+    MovingForgetsWhatIsHeld,
+    EverybodyTakes,
+    TakingChecksTooEarly,
+    TakenCanBeSettled,
+    RemovedGroupsStay,
+    RemovedTopicsStayDivided,
+    DeadLettersGoWithTheirTopic,
+    MembersAreRemovedAtOnce,
+    RemovedMembersTakeTheirWork,
 }
 
 use Defect::*;
@@ -283,4 +325,139 @@ pub(crate) const CAUGHT: &[(Defect, &[&str])] = &[
         &["force_says_what_is_lost", "without_groups_nothing_goes"],
     ),
     (EmptyTopicsForgetTheirEnd, &["a_trimmed_topic_goes_on"]),
+    (
+        DueTimesAreIgnored,
+        &[
+            "a_scheduled_message_comes_when_it_is_due",
+            "outputs_may_be_scheduled",
+            "what_is_due_later_holds_nothing_up",
+        ],
+    ),
+    (
+        DueBatchesWaitForTheLast,
+        &["what_is_due_later_holds_nothing_up"],
+    ),
+    (
+        WhatWasDueIsForgotten,
+        &["what_is_due_later_holds_nothing_up"],
+    ),
+    (
+        KeysAreIgnored,
+        &[
+            "a_key_is_appended_once",
+            "of_many_appends_of_one_key_one_is_stored",
+            "a_key_is_scheduled_once",
+            "a_key_that_is_none_is_refused",
+            "outputs_may_be_appended_once",
+        ],
+    ),
+    (KeysAreNeverForgotten, &["a_key_is_forgotten_in_time"]),
+    (
+        EffectsHappenAgain,
+        &[
+            "an_effect_happens_once",
+            "of_many_effects_at_once_one_happens",
+            "of_two_holders_one_has_the_effect",
+            "a_key_that_is_none_is_refused",
+        ],
+    ),
+    (
+        RepetitionsAnswerForThemselves,
+        &[
+            "an_effect_happens_once",
+            "of_two_holders_one_has_the_effect",
+            "only_a_completion_uses_a_key",
+            "a_new_group_has_completed_nothing",
+        ],
+    ),
+    (
+        RepetitionsAnswerNothing,
+        &[
+            "an_effect_happens_once",
+            "an_effect_without_an_answer_leaves_later_answers",
+        ],
+    ),
+    (GroupsShareEffects, &["an_effect_belongs_to_its_group"]),
+    (
+        LeasesGoToWhoAsks,
+        &[
+            "a_lease_has_one_holder",
+            "of_many_who_ask_one_has_the_lease",
+        ],
+    ),
+    (
+        OwnershipNeverEnds,
+        &["a_lease_runs_out", "an_owner_that_slept_is_stopped"],
+    ),
+    (OwnershipEndsEarly, &["a_lease_runs_out"]),
+    (
+        EpochsDoNotGrow,
+        &[
+            "a_lease_has_one_holder",
+            "a_lease_runs_out",
+            "a_loss_is_told_from_a_renewal",
+        ],
+    ),
+    (LeasesOfNoTimeAreGiven, &["a_lease_takes_time"]),
+    (AnybodyReleases, &["a_lease_has_one_holder"]),
+    (
+        LeasesAreNotListed,
+        &["a_lease_has_one_holder", "a_loss_is_told_from_a_renewal"],
+    ),
+    (
+        FencesAreIgnored,
+        &[
+            "an_owner_is_alone",
+            "an_owner_that_slept_is_stopped",
+            "a_fence_is_for_one_name_at_one_epoch",
+            "a_waiting_owner_is_stopped",
+        ],
+    ),
+    (
+        FencesIgnoreTheEpoch,
+        &["a_fence_is_for_one_name_at_one_epoch"],
+    ),
+    (LateOwnersGiveSignsOfLife, &["an_owner_is_alone"]),
+    (DividingAgainCounts, &["a_topic_is_divided_once"]),
+    (EverythingIsDivided, &["what_cannot_be_divided_is_refused"]),
+    (PendingIsUnbounded, &["what_is_pending_is_listed"]),
+    (PendingIsTheFirstAttempt, &["pending_tells_the_attempts"]),
+    (PendingIsNeverDue, &["what_is_pending_is_listed"]),
+    (UnknownGroupsAreEmpty, &["an_unknown_group_is_not_found"]),
+    (
+        GroupsAreNotMovedBack,
+        &["a_group_moved_back_has_it_all_again"],
+    ),
+    (
+        MovingForgetsWhatIsHeld,
+        &["a_group_moved_forth_keeps_what_it_holds"],
+    ),
+    (
+        EverybodyTakes,
+        &["an_entry_is_taken_once", "what_is_not_there_is_not_taken"],
+    ),
+    (TakingChecksTooEarly, &["an_entry_is_taken_once"]),
+    (TakenCanBeSettled, &["a_taken_delivery_is_fenced"]),
+    (
+        RemovedGroupsStay,
+        &[
+            "a_removed_group_is_forgotten",
+            "a_new_group_has_completed_nothing",
+        ],
+    ),
+    (RemovedTopicsStayDivided, &["a_removed_topic_is_gone"]),
+    (DeadLettersGoWithTheirTopic, &["a_removed_topic_is_gone"]),
+    (
+        MembersAreRemovedAtOnce,
+        &["only_members_that_hold_nothing_are_removed"],
+    ),
+    (
+        RemovedMembersTakeTheirWork,
+        &[
+            "only_members_that_hold_nothing_are_removed",
+            "removing_members_loses_nothing",
+        ],
+    ),
+    (NextIsTheFirst, &["a_group_tells_what_is_next"]),
+    (RetriesAreNotCounted, &["a_group_tells_what_is_next"]),
 ];

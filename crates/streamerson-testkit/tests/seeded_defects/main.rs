@@ -3,7 +3,10 @@
 mod broker;
 mod defect;
 mod member;
+mod owner;
 mod reader;
+mod terms;
+mod upkeep;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -4,14 +4,16 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use bytestring::ByteString;
 use futures::future::{BoxFuture, FutureExt};
 use streamerson_core::{
-    Append, Broker, Delivery, Error, ErrorKind, Member, Membership, Name, Outcome, Position,
+    Append, Broker, Delivery, Error, ErrorKind, Member, Membership, Name, Once, Outcome, Position,
     Receipt, Result, Settlement, Settler, Topic,
 };
 
 use crate::broker::{Broken, as_text};
 use crate::defect::Defect;
+use crate::terms;
 
 /// What the members of a broken broker know of each other.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +28,9 @@ struct State {
     /// With the delay of the first.
     retried: HashMap<Position, Duration>,
     settled: HashSet<Position>,
+    taken: HashSet<Position>,
+    /// The keys of effects, each with the group that used it first.
+    effects: HashMap<(Topic, ByteString), Name>,
 }
 
 impl Shared {
@@ -35,6 +40,10 @@ impl Shared {
 
     pub(crate) fn note_inbox(&self, address: &Topic) {
         self.state().inboxes.push(address.clone());
+    }
+
+    pub(crate) fn note_taken(&self, position: Position) {
+        self.state().taken.insert(position);
     }
 
     pub(crate) fn inboxes(&self) -> Vec<Topic> {
@@ -196,8 +205,9 @@ impl BrokenSettler {
             let cut = self.broker.defect == Defect::LargeSettlementsAreCut && n >= 500;
             results.push(match settlement.outcome {
                 _ if cut => Ok(()),
-                Outcome::Complete { outputs, .. } => {
-                    self.complete(settlement.receipt, outputs).await
+                Outcome::Complete { mut outputs, once } => {
+                    let once = once.and_then(|once| self.damage_effect(*once, &mut outputs));
+                    self.complete(settlement.receipt, outputs, once).await
                 }
                 Outcome::Retry { after } => self.retry(settlement.receipt, after).await,
             });
@@ -210,7 +220,13 @@ impl BrokenSettler {
         results
     }
 
-    async fn complete(&self, receipt: Receipt, mut outputs: Vec<Append>) -> Result<()> {
+    async fn complete(
+        &self,
+        receipt: Receipt,
+        mut outputs: Vec<Append>,
+        once: Option<Once>,
+    ) -> Result<()> {
+        let position = receipt.position();
         let defect = self.broker.defect;
         self.damage(&mut outputs);
         let outputs_again = outputs.clone();
@@ -230,12 +246,20 @@ impl BrokenSettler {
             Defect::SettledComesAgain => Settlement::retry(receipt, Duration::ZERO),
             _ => Settlement::complete_with(receipt, outputs),
         };
+        let settlement = match once {
+            Some(once) => settlement.once(once),
+            None => settlement,
+        };
         let settled = self.inner.settle(vec![settlement]).await.remove(0);
         let fenced = settled
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::Fenced);
         match defect {
             Defect::FenceIsIgnored if fenced => {
+                self.broker.inner.append(outputs_again).await;
+                return Ok(());
+            }
+            Defect::TakenCanBeSettled if self.shared.state().taken.contains(&position) => {
                 self.broker.inner.append(outputs_again).await;
                 return Ok(());
             }
@@ -260,7 +284,34 @@ impl BrokenSettler {
         Ok(())
     }
 
+    /// What is left of the key, when its outputs are damaged accordingly.
+    fn damage_effect(&self, once: Once, outputs: &mut Vec<Append>) -> Option<Once> {
+        let Membership { topic, group, .. } = &self.membership;
+        let effect = (topic.clone(), once.key.clone());
+        let first = self.shared.state().effects.get(&effect).cloned();
+        let mut state = self.shared.state();
+        state.effects.entry(effect).or_insert_with(|| group.clone());
+        let is_answer = |output: &Append| output.topic.is_inbox();
+        match (self.broker.defect, first) {
+            (Defect::EffectsHappenAgain, _) => None,
+            (Defect::RepetitionsAnswerForThemselves, Some(_)) => {
+                outputs.retain(is_answer);
+                None
+            }
+            (Defect::RepetitionsAnswerNothing, Some(_)) => {
+                outputs.clear();
+                None
+            }
+            (Defect::GroupsShareEffects, Some(first)) if first != *group => {
+                outputs.retain(is_answer);
+                None
+            }
+            _ => Some(once),
+        }
+    }
+
     fn damage(&self, outputs: &mut Vec<Append>) {
+        terms::damage(self.broker.defect, outputs);
         match self.broker.defect {
             Defect::OutputsAreText => {
                 outputs
@@ -325,6 +376,11 @@ impl Settler for BrokenSettler {
     fn extend<'a>(&'a self, held: &'a [Position]) -> BoxFuture<'a, Result<()>> {
         match self.broker.defect {
             Defect::SignsOfLifeAreIgnored => std::future::ready(Ok(())).boxed(),
+            Defect::LateOwnersGiveSignsOfLife => async move {
+                let _ = self.inner.extend(held).await;
+                Ok(())
+            }
+            .boxed(),
             Defect::LateSignsOfLifeTakeBack => self.take_back().boxed(),
             _ => self.inner.extend(held),
         }
