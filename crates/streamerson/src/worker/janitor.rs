@@ -146,3 +146,129 @@ impl Janitor {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Worker;
+    use std::time::Instant;
+    use streamerson_core::memory::MemoryBroker;
+    use streamerson_core::{Append, Leases, Member, Membership, Message, Settlement};
+
+    fn topic() -> Topic {
+        Topic::new("work").unwrap()
+    }
+
+    fn janitor(broker: &MemoryBroker, retention: Option<Retention>) -> Janitor {
+        let worker = Worker::new(Arc::new(broker.clone()))
+            .topic("work")
+            .group("workers")
+            .retention(retention);
+        let mut janitor = Janitor::new(&worker.settings.unwrap(), &topic()).unwrap();
+        // Whoever is not heard of in this very millisecond.
+        janitor.silent = Duration::from_millis(1);
+        janitor
+    }
+
+    async fn append(broker: &MemoryBroker, n: usize) {
+        let message = || Append::new(topic(), Message::new("a", ""));
+        for result in broker.append((0..n).map(|_| message()).collect()).await {
+            result.unwrap();
+        }
+    }
+
+    async fn join(broker: &MemoryBroker, member: &str) -> Box<dyn Member> {
+        let (group, member) = (
+            Name::new("workers").unwrap(),
+            Name::new(member.to_owned()).unwrap(),
+        );
+        let membership = Membership::new(topic(), group, member);
+        broker.join(membership).await.unwrap()
+    }
+
+    async fn members(broker: &MemoryBroker) -> Vec<String> {
+        let stats = broker.stats(&topic()).await.unwrap();
+        let members = stats.groups[0].members.iter();
+        members.map(|member| member.name.clone()).collect()
+    }
+
+    /// Until the clock shows another millisecond.
+    fn a_moment_later() {
+        let now = Instant::now();
+        while now.elapsed() < Duration::from_millis(3) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[tokio::test]
+    async fn one_has_the_duty_until_it_gives_it_up() {
+        let broker = MemoryBroker::new();
+        append(&broker, 1).await;
+        let (mut ada, mut bob) = (janitor(&broker, None), janitor(&broker, None));
+        assert!(ada.round().await.unwrap());
+        assert!(!bob.round().await.unwrap());
+        assert!(ada.round().await.unwrap());
+        broker
+            .release(&topic(), &ada.duty, &ada.holder)
+            .await
+            .unwrap();
+        assert!(bob.round().await.unwrap());
+        // Who trims does so also where another keeps everything.
+        let mut trimming = janitor(&broker, Some(Worker::DEFAULT_RETENTION));
+        assert!(trimming.round().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn dead_members_go_unless_they_hold_something() {
+        let broker = MemoryBroker::new();
+        append(&broker, 2).await;
+        let mut holding = join(&broker, "holding").await;
+        assert_eq!(holding.next(1).await.unwrap().len(), 1);
+        let mut done = join(&broker, "done").await;
+        let delivery = done.next(1).await.unwrap().remove(0);
+        let settler = done.settler();
+        let settled = settler.settle(vec![Settlement::complete(delivery.receipt)]);
+        settled.await.remove(0).unwrap();
+        assert_eq!(members(&broker).await, ["done", "holding"]);
+        a_moment_later();
+        janitor(&broker, None).round().await.unwrap();
+        assert_eq!(members(&broker).await, ["holding"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_forced_retention_took_from_a_group_is_counted_once() {
+        let broker = MemoryBroker::new();
+        append(&broker, 5).await;
+        let _member = join(&broker, "ada").await;
+        let keep_two = Retention {
+            max_len: Some(2),
+            force: true,
+            ..Retention::default()
+        };
+        let mut janitor = janitor(&broker, Some(keep_two));
+        for _ in 0..3 {
+            assert!(janitor.round().await.unwrap());
+        }
+        let counted = janitor.counters.read();
+        assert_eq!((counted.trimmed, counted.lost), (3, 3));
+    }
+
+    #[tokio::test]
+    async fn what_somebody_else_took_from_a_group_is_found_once() {
+        let broker = MemoryBroker::new();
+        append(&broker, 5).await;
+        let _member = join(&broker, "ada").await;
+        let mut janitor = janitor(&broker, None);
+        assert!(janitor.round().await.unwrap());
+        let by_hand = Retention {
+            max_len: Some(1),
+            force: true,
+            ..Retention::default()
+        };
+        broker.trim(&topic(), by_hand).await.unwrap();
+        for _ in 0..3 {
+            assert!(janitor.round().await.unwrap());
+        }
+        assert_eq!(janitor.counters.read().lost, 1);
+    }
+}

@@ -81,6 +81,10 @@ impl Serving {
         self.counters.read()
     }
 
+    pub fn counters(&self) -> Counters {
+        self.counters.clone()
+    }
+
     /// Asks the worker to end.
     pub fn ask_to_stop(&mut self) {
         self.stop.take();

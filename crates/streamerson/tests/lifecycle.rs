@@ -1,0 +1,168 @@
+//! How members come and go: drained, dead, and of the same name.
+
+#![allow(clippy::unwrap_used)] // a failed expectation is a failed test
+
+mod support;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use streamerson::core::{Append, Broker, ErrorKind, Leases, Name};
+use streamerson::{Message, Router};
+use support::{Faulty, Gate, Serving, topic, until};
+
+const LEASE: Duration = Duration::from_millis(200);
+
+fn shared(broker: &Faulty) -> Arc<dyn Broker> {
+    Arc::new(broker.clone())
+}
+
+async fn append(broker: &Faulty, n: usize, kind: &'static str) {
+    let message = || Append::new(topic("work"), Message::new(kind, "1"));
+    for result in broker.append((0..n).map(|_| message()).collect()).await {
+        result.unwrap();
+    }
+}
+
+/// Ten deploys under load: each new worker starts, then the old one is asked to end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_that_are_replaced_lose_nothing_and_do_nothing_twice() {
+    let broker = Faulty::default();
+    let runs: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
+    let count = runs.clone();
+    let router = Router::new().on("work", move |message: Message| {
+        let count = count.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            *count.lock().entry(message.id.to_string()).or_default() += 1;
+        }
+    });
+    let start = || {
+        Serving::with(shared(&broker), router.clone(), |worker| {
+            worker
+                .concurrency(8)
+                .prefetch(8)
+                .lease(Duration::from_secs(60))
+        })
+    };
+    let mut handled = 0;
+    let mut serving = start();
+    for _ in 0..10 {
+        append(&broker, 100, "work").await;
+        let before = serving.stats().handled;
+        until(|| serving.stats().handled >= before + 20).await;
+        let next = start();
+        let counters = serving.counters();
+        serving.stop().await.unwrap();
+        handled += counters.read().handled;
+        serving = next;
+    }
+    until(|| handled + serving.stats().handled == 1000).await;
+    serving.stop().await.unwrap();
+    let runs = runs.lock();
+    assert_eq!(runs.len(), 1000);
+    assert!(
+        runs.values().all(|runs| *runs == 1),
+        "the lease is longer than the test"
+    );
+    let stats = broker.stats(&topic("work")).await.unwrap();
+    assert_eq!((stats.groups[0].pending, stats.groups[0].lag), (0, Some(0)));
+}
+
+mod seats {
+    use super::*;
+
+    fn ada(broker: &Faulty, gate: &Gate) -> Serving {
+        Serving::with(shared(broker), gate.router(), |worker| {
+            worker.member("ada").lease(LEASE)
+        })
+    }
+
+    #[tokio::test]
+    async fn of_two_members_with_one_name_the_second_is_told() {
+        let broker = Faulty::default();
+        let (gate, other) = (Gate::new(), Gate::new());
+        let first = ada(&broker, &gate);
+        append(&broker, 1, "hold").await;
+        until(|| gate.begun() == 1).await;
+        let error = ada(&broker, &other).ended().await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.code()),
+            (ErrorKind::Conflict, "member-taken")
+        );
+        // In another group, or by another name, there is no conflict.
+        for configure in [
+            |worker: streamerson::Worker| worker.member("ada").group("others"),
+            |worker: streamerson::Worker| worker.member("bob"),
+        ] {
+            let router = Router::new().fallback(|| async {});
+            let serving = Serving::with(shared(&broker), router, configure);
+            append(&broker, 1, "echo").await;
+            until(|| serving.stats().handled + first.stats().handled > 0).await;
+            serving.stop().await.unwrap();
+        }
+        gate.release(10);
+        first.stop().await.unwrap();
+        assert_eq!((gate.attempts(), other.begun()), (vec![1], 0));
+    }
+
+    #[tokio::test]
+    async fn a_seat_is_free_at_once_when_it_was_left_in_order() {
+        let broker = Faulty::default();
+        for _ in 0..3 {
+            let gate = Gate::new();
+            let serving = Serving::with(shared(&broker), gate.router(), |worker| {
+                worker.member("ada").lease(Duration::from_secs(3600))
+            });
+            append(&broker, 1, "hold").await;
+            until(|| gate.begun() == 1).await;
+            gate.release(1);
+            serving.stop().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn who_starts_again_after_a_crash_waits_for_the_seat_and_has_it() {
+        let broker = Faulty::default();
+        let gate = Gate::new();
+        let first = ada(&broker, &gate);
+        append(&broker, 1, "hold").await;
+        until(|| gate.begun() == 1).await;
+        first.kill().await;
+        let second = ada(&broker, &gate);
+        until(|| gate.begun() == 2).await;
+        gate.release(2);
+        until(|| second.stats().handled == 1).await;
+        second.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_lost_the_seat_stops_and_comes_back_when_it_is_free() {
+        let broker = Faulty::default();
+        let gate = Gate::new();
+        let serving = ada(&broker, &gate);
+        append(&broker, 1, "hold").await;
+        until(|| gate.begun() == 1).await;
+        gate.release(1);
+        let (work, seat) = (topic("work"), Name::new("seat.workers.ada").unwrap());
+        let thief = Name::new("thief").unwrap();
+        let lease = broker.leases(&work).await.unwrap().remove(0);
+        assert_eq!(lease.name, seat);
+        // As if this one had been asleep for a lease.
+        broker.release(&work, &seat, &lease.holder).await.unwrap();
+        broker
+            .acquire(&work, &seat, &thief, 2 * LEASE)
+            .await
+            .unwrap();
+        tokio::time::sleep(LEASE).await;
+        append(&broker, 1, "hold").await;
+        assert_eq!(gate.begun(), 1);
+        until(|| gate.begun() == 2).await;
+        gate.release(1);
+        let lease = broker.leases(&work).await.unwrap().remove(0);
+        assert_ne!(lease.holder, thief);
+        serving.stop().await.unwrap();
+    }
+}
