@@ -1,5 +1,8 @@
 //! The router: which handler handles which message type.
 
+mod batch;
+mod live;
+
 use std::any::Any;
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -14,6 +17,8 @@ use tower::{BoxError, Layer, Service, service_fn};
 
 use crate::handler::{Handler, Route, Terms, Unbound, unbound};
 use crate::{IntoReply, Problem, Reply, Request};
+pub use batch::{BatchHandler, IntoReplies};
+pub use live::LiveRouter;
 
 type Answering = BoxFuture<'static, Result<Reply, Infallible>>;
 type Wrap = Arc<dyn Fn(RouterService) -> RouterService + Send + Sync>;
@@ -58,16 +63,27 @@ struct Inner<S> {
 pub(crate) struct Agreements {
     by_kind: HashMap<String, Terms, ahash::RandomState>,
     fallback: Terms,
+    /// Has those of now.
+    live: Option<LiveRouter>,
 }
 
 impl Agreements {
     /// Those of `service`, if it is a router. Another service, also one around a router, has none.
     pub(crate) fn of<T: 'static>(service: &T) -> Agreements {
-        let router = (service as &dyn Any).downcast_ref::<Router>();
+        let service = service as &dyn Any;
+        if let Some(live) = service.downcast_ref::<LiveRouter>() {
+            return Agreements {
+                live: Some(live.clone()),
+                ..Agreements::default()
+            };
+        }
+        let router = service.downcast_ref::<Router>();
         let mut agreed = router.map_or_else(Agreements::default, |router| {
             router.inner.agreements.clone()
         });
-        let Agreements { by_kind, fallback } = &mut agreed;
+        let Agreements {
+            by_kind, fallback, ..
+        } = &mut agreed;
         if by_kind.values().all(|terms| terms == fallback) {
             // Nothing to look up with every message.
             by_kind.clear();
@@ -78,14 +94,17 @@ impl Agreements {
     #[cfg(test)]
     pub(crate) fn same(terms: Terms) -> Agreements {
         Agreements {
-            by_kind: HashMap::default(),
             fallback: terms,
+            ..Agreements::default()
         }
     }
 
     pub(crate) fn get(&self, kind: &str) -> Terms {
         if self.by_kind.is_empty() {
-            return self.fallback;
+            let live = self.live.as_ref();
+            return live.map_or(self.fallback, |live| {
+                live.current().inner.agreements.get(kind)
+            });
         }
         self.by_kind.get(kind).copied().unwrap_or(self.fallback)
     }
@@ -139,16 +158,55 @@ impl<S: Send + Sync + 'static> Router<S> {
         H: Handler<Args, S>,
         Args: 'static,
     {
-        let kind = kind.into();
+        self.route(kind.into(), handler.terms(), unbound(handler))
+    }
+
+    /// Handles messages of type `kind` with `handler`, up to `max` at once.
+    ///
+    /// Messages that come while a batch is being handled form the next one; nothing waits for a batch to fill, and a full
+    /// one is begun although another is being handled. At most as many messages are together as the worker's
+    /// [`concurrency`](crate::Worker::concurrency).
+    ///
+    /// Each message has its own outcome. A batch that fails as a whole, by a panic or an error, is halved and handled again
+    /// until the failure is that of one message: so a handler must bear to see a message again, for example because it does
+    /// its work in one transaction. A message that was delivered before, because it was retried or its worker was
+    /// lost, is handled alone.
+    ///
+    /// ```
+    /// use streamerson::{Json, Problem, Router, State};
+    ///
+    /// # #[derive(Clone)] struct Db;
+    /// # impl Db { async fn insert(&self, _: &[u32]) -> Result<(), String> { Ok(()) } }
+    /// async fn store(State(db): State<Db>, orders: Vec<Json<u32>>) -> Result<Vec<Json<u32>>, Problem> {
+    ///     let orders: Vec<u32> = orders.into_iter().map(|Json(order)| order).collect();
+    ///     db.insert(&orders).await.map_err(|error| Problem::unavailable("db-away", error))?;
+    ///     Ok(orders.into_iter().map(Json).collect())
+    /// }
+    ///
+    /// let router: Router = Router::new().on_batch("order.store", 500, store).with_state(Db);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there is a handler for `kind` already.
+    #[track_caller]
+    pub fn on_batch<H, Args>(self, kind: impl Into<String>, max: usize, handler: H) -> Router<S>
+    where
+        H: BatchHandler<Args, S>,
+        Args: 'static,
+    {
+        let terms = Terms::default();
+        self.route(kind.into(), terms, batch::unbound(max, handler))
+    }
+
+    #[track_caller]
+    fn route(self, kind: String, terms: Terms, route: Unbound<S>) -> Router<S> {
         let mut inner = self.into_inner();
         if inner.routes.contains_key(&kind) {
             panic!("message type {kind:?} has a handler already; a type has one handler");
         }
-        inner
-            .agreements
-            .by_kind
-            .insert(kind.clone(), handler.terms());
-        inner.routes.insert(kind, unbound(handler));
+        inner.agreements.by_kind.insert(kind.clone(), terms);
+        inner.routes.insert(kind, route);
         Router {
             inner: Arc::new(inner),
         }

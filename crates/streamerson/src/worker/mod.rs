@@ -39,6 +39,7 @@ use tower::Service;
 
 use crate::{Dedupe, Reply, Request};
 pub use handle::WorkerHandle;
+pub(crate) use handling::text as panic_text;
 pub use serve::Serve;
 use settings::Settings;
 pub use stats::{Counters, WorkerStats};
