@@ -171,6 +171,13 @@ impl<T> Lanes<T> {
         gone.into_iter().for_each(|position| self.settled(position));
     }
 
+    /// The messages that were delivered and have not started.
+    pub fn waiting(&self) -> Vec<Position> {
+        let slots = self.lanes.values().flat_map(|lane| &lane.slots);
+        let waiting = slots.filter(|(_, slot)| matches!(slot, Slot::Waiting { .. }));
+        waiting.map(|(position, _)| *position).collect()
+    }
+
     /// How many messages are to come again.
     pub fn awaited(&self) -> usize {
         self.awaited

@@ -37,6 +37,7 @@ mod dedupe;
 mod draft;
 pub mod extract;
 pub mod handler;
+mod partitions;
 pub mod reply;
 mod request;
 pub mod router;

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::draft::Draft;
+use crate::partitions::Partitions;
 use replies::{Replies, closed};
 pub use request::{IDEMPOTENCY_KEEP, RequestBuilder, RequestError, SendBuilder};
 use sender::{Confirm, Outgoing};
@@ -108,7 +109,7 @@ impl Client {
         let (stop_sending, stop_reading) = (CancellationToken::new(), CancellationToken::new());
         let tasks = Tasks {
             sender: tokio::spawn(sender::run(
-                broker,
+                Partitions::new(broker),
                 replies.clone(),
                 queue,
                 stop_sending.clone(),

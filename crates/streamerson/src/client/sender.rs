@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use streamerson_core::{Append, Broker, Position, Result};
+use streamerson_core::{Append, Position, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::replies::Replies;
+use crate::partitions::Partitions;
 
 /// The most messages in one append: more would only delay the answer to the first of them.
 const BATCH: usize = 512;
@@ -38,7 +39,7 @@ impl Outgoing {
 
 /// Runs until every client is gone or `stop` was given, and everything queued has been sent.
 pub(super) async fn run(
-    broker: Arc<dyn Broker>,
+    partitions: Partitions,
     replies: Arc<Replies>,
     mut outbox: mpsc::Receiver<Outgoing>,
     stop: CancellationToken,
@@ -65,19 +66,19 @@ pub(super) async fn run(
         // Who hung up or ran out of time while queued must not cause work.
         replies.retain_waiting(&mut batch, Outgoing::request);
         if !batch.is_empty() {
-            send(&*broker, &replies, &mut batch).await;
+            send(&partitions, &replies, &mut batch).await;
         }
     }
 }
 
-async fn send(broker: &dyn Broker, replies: &Replies, batch: &mut Vec<Outgoing>) {
+async fn send(partitions: &Partitions, replies: &Replies, batch: &mut Vec<Outgoing>) {
     let mut appends = Vec::with_capacity(batch.len());
     let mut confirms = Vec::with_capacity(batch.len());
     for outgoing in batch.drain(..) {
         appends.push(outgoing.append);
         confirms.push(outgoing.confirm);
     }
-    let results = broker.append(appends).await;
+    let results = partitions.append(appends).await;
     let mut stored = 0;
     for (confirm, result) in confirms.into_iter().zip(results) {
         stored += usize::from(result.is_ok());

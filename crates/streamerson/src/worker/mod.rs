@@ -15,6 +15,7 @@ mod handling;
 mod heartbeat;
 mod held;
 mod janitor;
+mod ordered;
 mod outcome;
 mod rate;
 mod running;
@@ -40,6 +41,7 @@ use tower::Service;
 use crate::{Dedupe, Reply, Request};
 pub use handle::WorkerHandle;
 pub(crate) use handling::text as panic_text;
+use ordered::OrderedTopic;
 pub use serve::Serve;
 use settings::Settings;
 pub use stats::{Counters, WorkerStats};
@@ -92,6 +94,7 @@ impl Worker {
         let settings = Name::new(format!("w-{}", message::new_id())).map(|instance| Settings {
             broker,
             topics: Vec::new(),
+            ordered: Vec::new(),
             group: None,
             member: None,
             instance,
@@ -120,6 +123,32 @@ impl Worker {
     pub fn topic(self, topic: impl Into<ByteString>) -> Worker {
         self.set(|settings| {
             settings.topics.push(Topic::new(topic)?);
+            Ok(())
+        })
+    }
+
+    /// A topic to work on in order: messages with the same key one after the other, in the order in which they were sent,
+    /// whatever the number of workers. It is divided into `partitions`, if it is not divided yet: each has one owner at a
+    /// time, so that as many workers can share the topic at most. The number stays for good; 16 is a good one.
+    ///
+    /// The key is the one of the message ([`key`](crate::client::SendBuilder::key)); a message without one is on its own.
+    /// A key whose message failed waits until that message is tried again, or kept as a dead letter; other keys do not
+    /// wait. `docs/design/ordered-topics.md` says what is promised.
+    ///
+    /// ```
+    /// # use streamerson::{Worker, connect};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> streamerson::Result<()> {
+    /// let worker = Worker::new(connect("memory:").await?)
+    ///     .ordered_topic("orders", 16)
+    ///     .group("billing");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn ordered_topic(self, topic: impl Into<ByteString>, partitions: u32) -> Worker {
+        self.set(|settings| {
+            let topic = Topic::new(topic)?;
+            settings.ordered.push(OrderedTopic { topic, partitions });
             Ok(())
         })
     }

@@ -25,6 +25,7 @@ use super::settings::Settings;
 use super::topics::Topics;
 use super::{Worker, settling};
 use crate::backoff::Backoff;
+use crate::partitions::Partitions;
 use crate::router::Agreements;
 use crate::{Reply, Request};
 
@@ -101,7 +102,8 @@ where
 /// What the memberships of a worker share.
 pub(super) struct Shared {
     pub(super) settings: Settings,
-    heartbeat: Heartbeat,
+    pub(super) heartbeat: Heartbeat,
+    partitions: Partitions,
     rate: Option<Arc<Rate>>,
 }
 
@@ -109,6 +111,7 @@ impl Shared {
     fn new(settings: Settings) -> Shared {
         Shared {
             heartbeat: Heartbeat::start(),
+            partitions: Partitions::new(settings.broker.clone()),
             rate: settings.rate.map(|rate| Arc::new(Rate::new(rate))),
             settings,
         }
@@ -142,10 +145,13 @@ where
     S::Future: Send,
 {
     let bound = settings.drain.saturating_add(FAREWELL);
-    let initial = settings.topics.clone();
+    let (initial, ordered) = (settings.topics.clone(), settings.ordered.clone());
     let mut topics = Topics::new(Arc::new(Shared::new(settings)), service);
     for topic in initial {
         topics.begin(topic, None);
+    }
+    for topic in ordered {
+        topics.begin_ordered(topic);
     }
     let mut outcome = Ok(());
     while outcome.is_ok() {
@@ -263,7 +269,7 @@ async fn join(settings: &Settings, topic: &Topic, seat: Option<&Seat>) -> Result
 }
 
 /// Works as `member` until it stops, settles what has ended, and leaves.
-async fn serve_member<S>(
+pub(super) async fn serve_member<S>(
     shared: &Shared,
     topic: &Topic,
     service: S,
@@ -286,7 +292,7 @@ where
     let held = Arc::new(held);
     let (ended, settlements) = mpsc::channel(SETTLING_QUEUE);
     let settling = settling::run(
-        member.settler(),
+        shared.partitions.settler(member.settler()),
         settlements,
         held.clone(),
         settings.counters.clone(),

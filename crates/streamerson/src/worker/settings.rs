@@ -8,6 +8,7 @@ use streamerson_core::retention::Retention;
 use streamerson_core::retry::RetryPolicy;
 use streamerson_core::{Broker, Error, Name, Result, Start, Topic};
 
+use super::ordered::OrderedTopic;
 use super::stats::Counters;
 use crate::Dedupe;
 
@@ -18,6 +19,7 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 pub(super) struct Settings {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) topics: Vec<Topic>,
+    pub(super) ordered: Vec<OrderedTopic>,
     pub(super) group: Option<Name>,
     /// The name it was given.
     pub(super) member: Option<Name>,
@@ -52,13 +54,26 @@ impl Settings {
     /// Whether a worker can serve with these; `more`: topics may be added later.
     pub(super) fn check(&self, more: bool) -> Result<()> {
         self.group()?;
-        if self.topics.is_empty() && !more {
+        if self.topics.is_empty() && self.ordered.is_empty() && !more {
             return Err(Error::invalid(
                 "topic-missing",
                 "a worker needs a topic: add .topic(\"NAME\")",
             ));
         }
         self.topics.iter().try_for_each(check_topic)?;
+        self.ordered.iter().try_for_each(OrderedTopic::check)?;
+        let mut names: Vec<&Topic> = self.ordered.iter().map(|ordered| &ordered.topic).collect();
+        names.extend(&self.topics);
+        names.sort();
+        if let Some(twice) = names.windows(2).find(|two| two[0] == two[1]) {
+            return Err(Error::invalid(
+                "topic-twice",
+                format!(
+                    "{} is to be worked on twice: name each topic once, in order or not",
+                    twice[0]
+                ),
+            ));
+        }
         if self.concurrency == 0 {
             return Err(Error::invalid(
                 "invalid-concurrency",

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::handle::Command;
+use super::ordered::{self, OrderedTopic};
 use super::serve::{Shared, serve_topic};
 use super::settings::check_topic;
 use crate::{Reply, Request};
@@ -59,6 +60,21 @@ where
         self.tasks.spawn(async move { (name, serving.await) });
         let waiting = Vec::new();
         self.served.insert(topic, Served { stop, waiting });
+    }
+
+    /// Serves an ordered topic too.
+    pub(super) fn begin_ordered(&mut self, topic: OrderedTopic) {
+        let stop = self.stop.child_token();
+        let name = topic.topic.clone();
+        let serving = ordered::serve(
+            self.shared.clone(),
+            topic,
+            self.service.clone(),
+            stop.clone(),
+        );
+        let waiting = Vec::new();
+        self.served.insert(name.clone(), Served { stop, waiting });
+        self.tasks.spawn(async move { (name, serving.await) });
     }
 
     pub(super) fn obey(&mut self, command: Command) {

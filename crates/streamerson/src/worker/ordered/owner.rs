@@ -1,0 +1,282 @@
+//! Owns partitions: does what [`Ownership`] decides, and lets each owned partition be worked on.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use streamerson_core::ownership::{Change, Ownership, Step};
+use streamerson_core::time::{Monotonic, millis};
+use streamerson_core::{Result, Topic};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tower::Service;
+
+use super::leases::OwnerLeases;
+use super::{forward, partition};
+use crate::worker::janitor::Janitor;
+use crate::worker::running::Stopped;
+use crate::worker::serve::Shared;
+use crate::{Reply, Request};
+
+/// One member's part of an ordered topic.
+pub(super) struct Owner<S> {
+    /// Where handlers run.
+    runtime: Handle,
+    shared: Arc<Shared>,
+    topic: Topic,
+    partitions: u32,
+    leases: OwnerLeases,
+    service: S,
+    ownership: Ownership,
+    clock: Monotonic,
+    permits: Arc<Semaphore>,
+    serving: BTreeMap<u32, Serving>,
+    forwarding: Option<AbortOnDropHandle<()>>,
+    ended: mpsc::UnboundedSender<Ended>,
+    endings: mpsc::UnboundedReceiver<Ended>,
+}
+
+/// A partition being served. Dropped, all work on it stops at once.
+struct Serving {
+    epoch: u64,
+    drain: CancellationToken,
+    renewed: Arc<Notify>,
+    _work: AbortOnDropHandle<()>,
+    _cleaning: AbortOnDropHandle<()>,
+}
+
+/// The work on a partition came to an end by itself.
+struct Ended {
+    partition: u32,
+    epoch: u64,
+    stopped: Stopped,
+}
+
+impl<S> Owner<S>
+where
+    S: Service<Request, Response = Reply, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        topic: Topic,
+        partitions: u32,
+        leases: OwnerLeases,
+        service: S,
+    ) -> Owner<S> {
+        let settings = &shared.settings;
+        let (ended, endings) = mpsc::unbounded_channel();
+        Owner {
+            runtime: Handle::current(),
+            topic,
+            partitions,
+            ownership: Ownership::new(leases.me().clone(), partitions, millis(settings.lease)),
+            leases,
+            service,
+            clock: Monotonic::start(),
+            permits: Arc::new(Semaphore::new(settings.concurrency)),
+            serving: BTreeMap::new(),
+            forwarding: None,
+            ended,
+            endings,
+            shared,
+        }
+    }
+
+    /// Owns its share of the partitions until `stop`; then hands all over, in order.
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Result<()> {
+        let mut leaving = false;
+        loop {
+            while let Some(step) = self.ownership.next(self.clock.now()) {
+                self.act(step).await?;
+                if step == Step::Leave {
+                    return Ok(());
+                }
+            }
+            let wake = self.ownership.wake().map(|at| self.clock.instant(at));
+            let wake = wake.map_or_else(Instant::now, Instant::from);
+            tokio::select! {
+                () = stop.cancelled(), if !leaving => {
+                    leaving = true;
+                    self.ownership.leave();
+                }
+                Some(ended) = self.endings.recv() => self.conclude(ended)?,
+                () = tokio::time::sleep_until(wake) => (),
+            }
+        }
+    }
+
+    async fn act(&mut self, step: Step) -> Result<()> {
+        match step {
+            Step::Attend => self.attend().await,
+            Step::Acquire(partition) => self.acquire(partition).await?,
+            Step::Drain(partition) => self.drain(partition),
+            Step::Release(partition) => self.release(partition).await,
+            Step::Stop(partition) => self.lose(partition),
+            Step::Leave => {
+                if let Err(error) = self.leases.leave().await {
+                    tracing::debug!(topic = %self.topic, %error, "the seat could not be left in order; it runs out");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn attend(&mut self) {
+        let asked = self.clock.now();
+        match self.leases.attend().await {
+            Ok(seats) => self.ownership.attended(asked, self.clock.now(), &seats),
+            Err(error) => {
+                tracing::warn!(topic = %self.topic, %error, "the members of the group are not known at the moment");
+                self.ownership.not_attended(self.clock.now());
+            }
+        }
+    }
+
+    async fn acquire(&mut self, partition: u32) -> Result<()> {
+        let asked = self.clock.now();
+        let lease = match self.leases.acquire(partition).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                tracing::warn!(topic = %self.topic, partition, %error, "the lease of a partition cannot be had at the moment");
+                return Ok(());
+            }
+        };
+        let now = self.clock.now();
+        let change = if lease.holder == *self.leases.me() {
+            self.ownership.granted(partition, lease.epoch, asked, now)
+        } else {
+            self.ownership
+                .refused(partition, millis(lease.remaining), now)
+        };
+        match change {
+            Change::None => {
+                if let Some(serving) = self.serving.get(&partition) {
+                    serving.renewed.notify_one();
+                }
+            }
+            Change::Gained { epoch } => self.gain(partition, epoch)?,
+            Change::Regained { epoch } => {
+                self.lose(partition);
+                self.gain(partition, epoch)?;
+            }
+            Change::Lost => self.lose(partition),
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self, partition: u32) {
+        tracing::info!(topic = %self.topic, partition, "handing a partition over");
+        match self.serving.get(&partition) {
+            Some(serving) => serving.drain.cancel(),
+            None => self.ownership.drained(partition),
+        }
+    }
+
+    async fn release(&mut self, partition: u32) {
+        self.stop(partition);
+        match self.leases.release(partition).await {
+            Ok(_) => tracing::info!(topic = %self.topic, partition, "gave up a partition"),
+            Err(error) => {
+                tracing::warn!(topic = %self.topic, partition, %error, "the lease of a partition could not be released; it runs out");
+            }
+        }
+    }
+
+    fn gain(&mut self, partition: u32, epoch: u64) -> Result<()> {
+        tracing::info!(topic = %self.topic, partition, epoch, "gained a partition");
+        let settings = &self.shared.settings;
+        let membership = self.leases.membership(settings, partition, epoch)?;
+        let drain = CancellationToken::new();
+        let renewed = Arc::new(Notify::new());
+        let cleaning = Janitor::new(settings, &membership.topic)?.run(drain.clone());
+        let work = partition::serve(
+            self.shared.clone(),
+            membership,
+            self.service.clone(),
+            self.permits.clone(),
+            drain.clone(),
+            renewed.clone(),
+        );
+        let ended = self.ended.clone();
+        let work = self.runtime.spawn(async move {
+            let stopped = work.await;
+            // Nobody hears it when the whole topic has ended.
+            let _ = ended.send(Ended {
+                partition,
+                epoch,
+                stopped,
+            });
+        });
+        let serving = Serving {
+            epoch,
+            drain,
+            renewed,
+            _work: AbortOnDropHandle::new(work),
+            _cleaning: AbortOnDropHandle::new(self.runtime.spawn(cleaning)),
+        };
+        self.serving.insert(partition, serving);
+        if partition == 0 {
+            self.forward();
+        }
+        Ok(())
+    }
+
+    fn forward(&mut self) {
+        let settings = &self.shared.settings;
+        let me = self.leases.me().clone();
+        let broker = settings.broker.clone();
+        let forwarding = forward::run(
+            broker,
+            self.topic.clone(),
+            me,
+            self.partitions,
+            settings.lease,
+        );
+        self.forwarding = Some(AbortOnDropHandle::new(self.runtime.spawn(forwarding)));
+    }
+
+    /// Stops at once: what runs is discarded, and the broker takes nothing of it any more.
+    fn lose(&mut self, partition: u32) {
+        if self.stop(partition) {
+            tracing::warn!(topic = %self.topic, partition, "lost a partition: its lease ran out, or is another member's");
+        }
+    }
+
+    fn stop(&mut self, partition: u32) -> bool {
+        if partition == 0 {
+            self.forwarding = None;
+        }
+        self.serving.remove(&partition).is_some()
+    }
+
+    /// The work on a partition ended by itself: it was drained, or its membership is gone. In both cases the lease is
+    /// given up; whoever wants the partition acquires it anew.
+    fn conclude(&mut self, ended: Ended) -> Result<()> {
+        let Ended {
+            partition,
+            epoch,
+            stopped,
+        } = ended;
+        if self
+            .serving
+            .get(&partition)
+            .is_none_or(|serving| serving.epoch != epoch)
+        {
+            return Ok(());
+        }
+        match stopped {
+            Stopped::Failed(error) => return Err(error),
+            Stopped::Lost(error) => {
+                tracing::warn!(topic = %self.topic, partition, %error, "the membership was lost; joining again");
+            }
+            Stopped::Asked => (),
+        }
+        self.stop(partition);
+        self.ownership.drained(partition);
+        Ok(())
+    }
+}

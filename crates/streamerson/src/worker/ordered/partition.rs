@@ -1,0 +1,97 @@
+//! Works on one owned partition: joins, serves, hands over.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use streamerson_core::{ErrorKind, Membership, Result};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use super::member::{Keeper, LanedMember};
+use crate::backoff::Backoff;
+use crate::worker::running::Stopped;
+use crate::worker::serve::{Shared, serve_member};
+use crate::{Reply, Request};
+
+/// Works under `membership` for as long as its lease lasts, or until `drain`; then it settles what runs or could start, and
+/// leaves. With each `renewed`, what waits shows signs of life.
+pub(super) async fn serve<S>(
+    shared: Arc<Shared>,
+    membership: Membership,
+    service: S,
+    permits: Arc<Semaphore>,
+    drain: CancellationToken,
+    renewed: Arc<Notify>,
+) -> Stopped
+where
+    S: Service<Request, Response = Reply, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let topic = membership.topic.clone();
+    let drained = CancellationToken::new();
+    let member = tokio::select! {
+        joined = join(&shared, membership, permits, drain.clone(), drained.clone()) => joined,
+        () = drain.cancelled() => return Stopped::Asked,
+    };
+    let member = match member {
+        Ok(member) => member,
+        Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Corrupt) => {
+            return Stopped::Failed(error);
+        }
+        Err(error) => return Stopped::Lost(error),
+    };
+    let keeper = member.keeper();
+    let serving = serve_member(&shared, &topic, service, Box::new(member), None, &drained);
+    tokio::select! {
+        stopped = serving => stopped,
+        never = keep(&keeper, &renewed) => never,
+        // Half of the time for what waits to start; the other half is for what runs then.
+        never = hurry(&drain, shared.settings.drain / 2, &drained) => never,
+    }
+}
+
+/// Joins as the owner, as soon as the broker lets it.
+async fn join(
+    shared: &Shared,
+    membership: Membership,
+    permits: Arc<Semaphore>,
+    drain: CancellationToken,
+    drained: CancellationToken,
+) -> Result<LanedMember> {
+    let mut backoff = Backoff::new();
+    loop {
+        let joined = LanedMember::join(
+            shared.settings.broker.clone(),
+            membership.clone(),
+            permits.clone(),
+            drain.clone(),
+            drained.clone(),
+        );
+        match joined.await {
+            Err(error) if super::is_passing(&error) => {
+                tracing::warn!(topic = %membership.topic, %error, "the partition cannot be joined at the moment");
+                backoff.wait().await;
+            }
+            joined => return joined,
+        }
+    }
+}
+
+async fn keep(keeper: &Keeper, renewed: &Notify) -> Stopped {
+    loop {
+        renewed.notified().await;
+        if let Err(error) = keeper.keep().await {
+            tracing::debug!(%error, "the leases of waiting messages cannot be extended at the moment");
+        }
+    }
+}
+
+/// Ends the wait for what could still be started, `bound` after draining began.
+async fn hurry(drain: &CancellationToken, bound: Duration, drained: &CancellationToken) -> Stopped {
+    drain.cancelled().await;
+    tokio::time::sleep(bound).await;
+    drained.cancel();
+    std::future::pending().await
+}

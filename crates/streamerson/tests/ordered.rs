@@ -1,0 +1,643 @@
+//! Ordered topics: one owner per partition, messages of a key in order, whatever happens to the workers.
+
+#![allow(clippy::unwrap_used)] // a failed expectation is a failed test
+
+mod support;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use parking_lot::Mutex;
+use streamerson::core::broker::Capabilities;
+use streamerson::core::lease::{Lease, Leases};
+use streamerson::core::memory::MemoryBroker;
+use streamerson::core::retention::{Retention, Trimmed};
+use streamerson::core::retry::RetryPolicy;
+use streamerson::core::stats::TopicStats;
+use streamerson::core::{
+    Append, Broker, Entry, Inbox, Member, Membership, Meta, Name, Pending, Position, Reader,
+    Result, Start, Topic, Upkeep, partition,
+};
+use streamerson::{
+    Attempt, Client, Json, Message, NoReply, Problem, Publish, Router, State, Worker,
+};
+use support::{away, entries, soon, topic, until};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+
+const LEASE: Duration = Duration::from_millis(300);
+
+/// One worker of the group `billing` on the ordered topic `orders`.
+struct Replica {
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<()>>,
+}
+
+impl Replica {
+    fn start(broker: Arc<dyn Broker>, router: Router) -> Replica {
+        Replica::with(broker, router, |worker| worker)
+    }
+
+    fn with(
+        broker: Arc<dyn Broker>,
+        router: Router,
+        configure: impl FnOnce(Worker) -> Worker,
+    ) -> Replica {
+        let worker = Worker::new(broker)
+            .ordered_topic("orders", 8)
+            .group("billing")
+            .lease(LEASE)
+            .retry(RetryPolicy {
+                base: Duration::from_millis(1),
+                ..RetryPolicy::default()
+            });
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serve = configure(worker)
+            .serve(router)
+            .with_graceful_shutdown(async {
+                let _ = stopped.await;
+            });
+        Replica {
+            stop: Some(stop),
+            task: tokio::spawn(serve.into_future()),
+        }
+    }
+
+    async fn stop(mut self) {
+        self.stop.take();
+        soon(self.task).await.unwrap().unwrap();
+    }
+
+    /// Ends it as a crash would.
+    async fn kill(self) {
+        self.task.abort();
+        assert!(soon(self.task).await.is_err());
+    }
+}
+
+/// A message of `key`, with a number as its payload.
+fn numbered(key: &str, n: u64) -> Message {
+    let meta = Meta {
+        key: Some(key.into()),
+        ..Meta::default()
+    };
+    Message::new("count", n.to_string()).with_meta(&meta)
+}
+
+async fn append(broker: &dyn Broker, to: &Topic, messages: Vec<Message>) {
+    let batch = messages
+        .into_iter()
+        .map(|message| Append::new(to.clone(), message));
+    for result in broker.append(batch.collect()).await {
+        result.unwrap();
+    }
+}
+
+/// Appends as a producer does that knows the partitions.
+async fn send(broker: &dyn Broker, messages: Vec<Message>) {
+    for message in messages {
+        let number = partition::of(&partition::key(&message), 8);
+        let to = partition::topic(&topic("orders"), number).unwrap();
+        append(broker, &to, vec![message]).await;
+    }
+}
+
+/// Publishes the effect of a message: its key and its number.
+async fn count(message: Message) -> (Publish, NoReply) {
+    let key = partition::key(&message).to_string();
+    let n: u64 = std::str::from_utf8(&message.data).unwrap().parse().unwrap();
+    (Publish::to("effects", "counted").json(&(key, n)), NoReply)
+}
+
+/// The first `n` effects, by key, in order.
+async fn effects(broker: &dyn Broker, n: usize) -> BTreeMap<String, Vec<u64>> {
+    let mut by_key: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for message in entries(broker, &topic("effects"), n).await {
+        let (key, n): (String, u64) = serde_json::from_slice(&message.data).unwrap();
+        by_key.entry(key).or_default().push(n);
+    }
+    by_key
+}
+
+async fn pending(broker: &dyn Broker) -> u64 {
+    let mut pending = 0;
+    for number in 0..8 {
+        let of = partition::topic(&topic("orders"), number).unwrap();
+        if let Ok(stats) = broker.stats(&of).await {
+            pending += stats.groups.iter().map(|group| group.pending).sum::<u64>();
+        }
+    }
+    pending
+}
+
+/// Waits until nothing is delivered and not settled.
+async fn settled(broker: &dyn Broker) {
+    soon(async {
+        while pending(broker).await > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Handlers that begin, and end when they are let.
+#[derive(Clone, Default)]
+struct Held {
+    begun: Arc<AtomicU64>,
+    release: Arc<Mutex<Option<Arc<Semaphore>>>>,
+}
+
+impl Held {
+    fn new() -> Held {
+        let held = Held::default();
+        *held.release.lock() = Some(Arc::new(Semaphore::new(0)));
+        held
+    }
+
+    fn release(&self) {
+        if let Some(semaphore) = self.release.lock().take() {
+            semaphore.add_permits(Semaphore::MAX_PERMITS / 2);
+        }
+    }
+
+    fn begun(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
+    }
+}
+
+async fn hold(State(held): State<Held>, message: Message) -> (Publish, NoReply) {
+    held.begun.fetch_add(1, Ordering::SeqCst);
+    let semaphore = held.release.lock().clone();
+    if let Some(semaphore) = semaphore {
+        semaphore.acquire().await.unwrap().forget();
+    }
+    count(message).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_keep_their_order_while_replicas_join_leave_and_die() {
+    const KEYS: u64 = 20;
+    const EACH: u64 = 60;
+    let broker = MemoryBroker::new();
+    let shared: Arc<dyn Broker> = Arc::new(broker.clone());
+    let router = Router::new().on("count", count);
+    let start = || Replica::start(shared.clone(), router.clone());
+    let sending = async {
+        for n in 0..EACH {
+            let batch = (0..KEYS).map(|key| numbered(&format!("k{key}"), n));
+            send(&broker, batch.collect()).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let crowd = async {
+        let reached = async |share: u64| {
+            soon(entries(
+                &broker,
+                &topic("effects"),
+                (KEYS * EACH * share / 100) as usize,
+            ))
+            .await;
+        };
+        let first = start();
+        reached(5).await;
+        let second = start();
+        reached(15).await;
+        let third = start();
+        reached(30).await;
+        first.kill().await;
+        reached(45).await;
+        let fourth = start();
+        reached(55).await;
+        second.stop().await;
+        reached(70).await;
+        fourth.kill().await;
+        (third, start())
+    };
+    let ((third, fifth), ()) = tokio::join!(crowd, sending);
+    let effects = soon(effects(&broker, (KEYS * EACH) as usize)).await;
+    settled(&broker).await;
+    third.stop().await;
+    fifth.stop().await;
+    assert_eq!(effects.len() as u64, KEYS);
+    for (key, numbers) in effects {
+        assert_eq!(numbers, (0..EACH).collect::<Vec<_>>(), "{key}");
+    }
+    let stats = broker.stats(&topic("effects")).await.unwrap();
+    assert_eq!(stats.length, KEYS * EACH, "each message had one effect");
+}
+
+#[tokio::test]
+async fn only_the_failing_key_waits_and_it_goes_on_after_its_dead_letter() {
+    async fn fail_zero(
+        Attempt(attempt): Attempt,
+        message: Message,
+    ) -> Result<(Publish, NoReply), Problem> {
+        if &message.data[..] == b"0" && &*partition::key(&message) == "bad" {
+            return Err(Problem::unavailable("busy", format!("attempt {attempt}")));
+        }
+        Ok(count(message).await)
+    }
+    let broker = MemoryBroker::new();
+    let shared: Arc<dyn Broker> = Arc::new(broker.clone());
+    let router = Router::new().on("count", fail_zero);
+    // All in one partition, so that only lanes keep them apart.
+    let keys: Vec<String> = (0..)
+        .map(|n| format!("k{n}"))
+        .filter(|key| partition::of(key, 8) == partition::of("bad", 8))
+        .take(3)
+        .collect();
+    let mut messages = Vec::new();
+    for n in 0..10 {
+        messages.push(numbered("bad", n));
+        messages.extend(keys.iter().map(|key| numbered(key, n)));
+    }
+    send(&broker, messages).await;
+    let replica = Replica::with(shared, router, |worker| {
+        worker.retry(RetryPolicy {
+            base: Duration::from_millis(200),
+            max_attempts: 2,
+            jitter: 0.0,
+            ..RetryPolicy::default()
+        })
+    });
+    let others = soon(effects(&broker, 30)).await;
+    assert!(
+        !others.contains_key("bad"),
+        "the others did not wait for it"
+    );
+    let all = soon(effects(&broker, 39)).await;
+    replica.stop().await;
+    assert_eq!(all["bad"], (1..10).collect::<Vec<_>>());
+    let letters = partition::topic(&topic("orders"), partition::of("bad", 8))
+        .unwrap()
+        .dead_letters();
+    let letter = soon(entries(&broker, &letters, 1)).await.remove(0);
+    let why = letter.parse_meta().unwrap().dlq.unwrap();
+    assert_eq!((why.attempts, why.code.as_str()), (2, "busy"));
+}
+
+#[tokio::test]
+async fn after_a_restart_a_key_still_waits_for_its_retry() {
+    async fn first_fails(
+        Attempt(attempt): Attempt,
+        message: Message,
+    ) -> Result<(Publish, NoReply), Problem> {
+        if attempt == 1 && &message.data[..] == b"0" {
+            return Err(Problem::unavailable("busy", "later"));
+        }
+        Ok(count(message).await)
+    }
+    let broker = MemoryBroker::new();
+    let shared: Arc<dyn Broker> = Arc::new(broker.clone());
+    let start = || {
+        Replica::with(
+            shared.clone(),
+            Router::new().on("count", first_fails),
+            |worker| {
+                worker.retry(RetryPolicy {
+                    base: Duration::from_millis(700),
+                    jitter: 0.0,
+                    ..RetryPolicy::default()
+                })
+            },
+        )
+    };
+    let first = start();
+    send(&broker, vec![numbered("a", 0), numbered("b", 7)]).await;
+    soon(effects(&broker, 1)).await;
+    let of_a = partition::topic(&topic("orders"), partition::of("a", 8)).unwrap();
+    let group = Name::new("billing").unwrap();
+    soon(async {
+        let parked = async || {
+            broker
+                .pending(&of_a, &group, Position::ZERO, 9)
+                .await
+                .is_ok_and(|held| held.first().is_some_and(|held| held.due.is_some()))
+        };
+        while !parked().await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    first.stop().await;
+    send(&broker, (1..5).map(|n| numbered("a", n)).collect()).await;
+    let second = start();
+    let effects = soon(effects(&broker, 6)).await;
+    second.stop().await;
+    assert_eq!(effects["a"], [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_partition_changes_hands_without_anything_being_done_twice() {
+    let broker = MemoryBroker::new();
+    let shared: Arc<dyn Broker> = Arc::new(broker.clone());
+    let attempts: Arc<Mutex<HashMap<u32, u64>>> = Arc::default();
+    async fn note(
+        State(attempts): State<Arc<Mutex<HashMap<u32, u64>>>>,
+        Attempt(attempt): Attempt,
+        message: Message,
+    ) -> (Publish, NoReply) {
+        *attempts.lock().entry(attempt).or_default() += 1;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        count(message).await
+    }
+    let router = Router::new().on("count", note).with_state(attempts.clone());
+    let first = Replica::start(shared.clone(), router.clone());
+    for n in 0..50 {
+        send(
+            &broker,
+            (0..8).map(|key| numbered(&format!("k{key}"), n)).collect(),
+        )
+        .await;
+    }
+    soon(entries(&broker, &topic("effects"), 40)).await;
+    let second = Replica::start(shared.clone(), router.clone());
+    soon(entries(&broker, &topic("effects"), 200)).await;
+    first.stop().await;
+    let effects = soon(effects(&broker, 400)).await;
+    second.stop().await;
+    for (key, numbers) in effects {
+        assert_eq!(numbers, (0..50).collect::<Vec<_>>(), "{key}");
+    }
+    assert_eq!(*attempts.lock(), HashMap::from([(1, 400)]));
+}
+
+#[tokio::test]
+async fn what_a_stale_owner_still_does_has_no_effect() {
+    let broker = Cut::default();
+    let (stale, fresh) = (Held::new(), Held::default());
+    let first = Replica::start(
+        Arc::new(broker.clone()),
+        Router::new().on("count", hold).with_state(stale.clone()),
+    );
+    send(&broker.broker, vec![numbered("a", 1)]).await;
+    until(|| stale.begun() == 1).await;
+
+    // Its signs of life do not arrive any more; what it settles would.
+    broker.cut.store(true, Ordering::SeqCst);
+    let second = Replica::start(
+        Arc::new(broker.broker.clone()),
+        Router::new().on("count", hold).with_state(fresh.clone()),
+    );
+    soon(effects(&broker.broker, 1)).await;
+    stale.release();
+    send(&broker.broker, vec![numbered("a", 2)]).await;
+    let effects = soon(effects(&broker.broker, 2)).await;
+    assert_eq!(effects["a"], [1, 2]);
+    assert_eq!(
+        stale.begun(),
+        1,
+        "nothing more is begun by who lost the lease"
+    );
+    settled(&broker.broker).await;
+    second.stop().await;
+    first.kill().await;
+    assert_eq!(
+        broker.broker.stats(&topic("effects")).await.unwrap().length,
+        2
+    );
+}
+
+#[tokio::test]
+async fn what_is_sent_to_the_topic_as_a_whole_is_forwarded_in_order() {
+    let broker = MemoryBroker::new();
+    let shared: Arc<dyn Broker> = Arc::new(broker.clone());
+    let orders = topic("orders");
+    append(
+        &broker,
+        &orders,
+        (0..50)
+            .map(|n| numbered(["a", "b", "c"][n as usize % 3], n))
+            .collect(),
+    )
+    .await;
+    let router = Router::new().on("count", count);
+    let replicas = [
+        Replica::start(shared.clone(), router.clone()),
+        Replica::start(shared.clone(), router),
+    ];
+    append(
+        &broker,
+        &orders,
+        (50..300)
+            .map(|n| numbered(["a", "b", "c"][n as usize % 3], n))
+            .collect(),
+    )
+    .await;
+    let effects = soon(effects(&broker, 300)).await;
+    for (first, numbers) in effects.values().enumerate() {
+        let expected: Vec<u64> = (0..300).filter(|n| *n as usize % 3 == first).collect();
+        assert_eq!(*numbers, expected);
+    }
+    for replica in replicas {
+        replica.stop().await;
+    }
+    let stats = broker.stats(&orders).await.unwrap();
+    assert_eq!((stats.groups[0].pending, stats.groups[0].lag), (0, Some(0)));
+}
+
+#[tokio::test]
+async fn clients_and_handlers_send_to_the_partition_of_the_key() {
+    async fn double(Json(n): Json<u64>) -> Json<u64> {
+        Json(2 * n)
+    }
+    async fn pass(message: Message) -> (Publish, NoReply) {
+        (
+            Publish::to("orders", "count")
+                .key("from a handler")
+                .json(&message.data.len()),
+            NoReply,
+        )
+    }
+    let broker = MemoryBroker::new();
+    let shared: Arc<dyn Broker> = Arc::new(broker.clone());
+    let router = Router::new().on("count", count).on("double", double);
+    broker.divide(&topic("orders"), 8).await.unwrap();
+    let replica = Replica::start(shared.clone(), router);
+    let queue = Worker::new(shared.clone())
+        .topic("work")
+        .group("passers")
+        .serve(Router::new().on("pass", pass));
+    let queue = tokio::spawn(queue.into_future());
+    let client = Client::open(shared).await.unwrap();
+    for n in 0..3u64 {
+        client
+            .send("orders", "count")
+            .key("a")
+            .json(&n)
+            .await
+            .unwrap();
+    }
+    client.send("work", "pass").text("seven b").await.unwrap();
+    assert_eq!(soon(effects(&broker, 4)).await["a"], [0, 1, 2]);
+    let reply = soon(
+        client
+            .request("orders", "double")
+            .key("a")
+            .json(&21)
+            .into_future(),
+    )
+    .await
+    .unwrap();
+    assert_eq!(reply.json::<u64>().unwrap(), 42);
+    let reply = soon(client.request("orders", "double").json(&4).into_future())
+        .await
+        .unwrap();
+    assert_eq!(
+        reply.json::<u64>().unwrap(),
+        8,
+        "a message without a key has a partition too"
+    );
+    replica.stop().await;
+    queue.abort();
+    assert_eq!(broker.stats(&topic("orders")).await.unwrap().length, 0);
+    let of_a = partition::topic(&topic("orders"), partition::of("a", 8)).unwrap();
+    assert!(broker.stats(&of_a).await.unwrap().length >= 4);
+}
+
+#[tokio::test]
+async fn a_key_with_more_messages_than_there_is_room_for_keeps_its_order() {
+    async fn slow_start(
+        Attempt(attempt): Attempt,
+        message: Message,
+    ) -> Result<(Publish, NoReply), Problem> {
+        if attempt < 3 && &message.data[..] == b"0" {
+            return Err(Problem::unavailable("busy", "later"));
+        }
+        Ok(count(message).await)
+    }
+    let broker = MemoryBroker::new();
+    let shared: Arc<dyn Broker> = Arc::new(broker.clone());
+    send(&broker, (0..3000).map(|n| numbered("a", n)).collect()).await;
+    let router = Router::new().on("count", slow_start);
+    let replica = Replica::with(shared, router, |worker| {
+        worker.retry(RetryPolicy {
+            base: Duration::from_millis(300),
+            jitter: 0.0,
+            ..RetryPolicy::default()
+        })
+    });
+    // The bound on what waits, and a little more for the attempts.
+    soon(async {
+        while pending(&broker).await < 1000 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(pending(&broker).await <= 1010);
+    let effects = soon(effects(&broker, 3000)).await;
+    replica.stop().await;
+    assert_eq!(effects["a"], (0..3000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn wrong_settings_are_refused() {
+    let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new());
+    let worker = || Worker::new(broker.clone()).group("billing");
+    for (worker, code) in [
+        (worker().ordered_topic("orders", 0), "invalid-partitions"),
+        (worker().ordered_topic("orders", 2000), "invalid-partitions"),
+        (worker().ordered_topic("orders:dlq", 4), "topic-reserved"),
+        (
+            worker().ordered_topic("orders", 4).topic("orders"),
+            "topic-twice",
+        ),
+    ] {
+        let error = soon(worker.serve(Router::new()).into_future())
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), code);
+    }
+}
+
+/// The in-memory broker, with a member whose requests for leases do not arrive.
+#[derive(Debug, Clone, Default)]
+struct Cut {
+    broker: MemoryBroker,
+    cut: Arc<AtomicBool>,
+}
+
+impl Leases for Cut {
+    fn acquire<'a>(
+        &'a self,
+        topic: &'a Topic,
+        name: &'a Name,
+        holder: &'a Name,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Lease>> {
+        if self.cut.load(Ordering::SeqCst) {
+            return std::future::ready(Err(away())).boxed();
+        }
+        self.broker.acquire(topic, name, holder, ttl)
+    }
+
+    fn release<'a>(
+        &'a self,
+        topic: &'a Topic,
+        name: &'a Name,
+        holder: &'a Name,
+    ) -> BoxFuture<'a, Result<bool>> {
+        self.broker.release(topic, name, holder)
+    }
+
+    fn leases<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<Lease>>> {
+        self.broker.leases(topic)
+    }
+}
+
+streamerson_testkit::pass_on! { Cut, broker, Upkeep;
+    range(topic: &'a Topic, after: Position, max: usize) -> Vec<Entry>;
+    pending(topic: &'a Topic, group: &'a Name, after: Position, max: usize) -> Vec<Pending>;
+    seek(topic: &'a Topic, group: &'a Name, to: Start) -> ();
+    take(topic: &'a Topic, position: Position, outputs: Vec<Append>) -> bool;
+    remove_group(topic: &'a Topic, group: &'a Name) -> bool;
+    remove_topic(topic: &'a Topic) -> bool;
+    remove_members(topic: &'a Topic, group: &'a Name, silent: Duration) -> Vec<Name>;
+    divide(topic: &'a Topic, partitions: u32) -> u32;
+    partitions(topic: &'a Topic) -> u32;
+}
+
+impl Broker for Cut {
+    fn capabilities(&self) -> &Capabilities {
+        self.broker.capabilities()
+    }
+
+    fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Position>>> {
+        self.broker.append(batch)
+    }
+
+    fn read<'a>(
+        &'a self,
+        topic: &'a Topic,
+        start: Start,
+    ) -> BoxFuture<'a, Result<Box<dyn Reader>>> {
+        self.broker.read(topic, start)
+    }
+
+    fn join(&self, membership: Membership) -> BoxFuture<'_, Result<Box<dyn Member>>> {
+        self.broker.join(membership)
+    }
+
+    fn inbox(&self) -> BoxFuture<'_, Result<Inbox>> {
+        self.broker.inbox()
+    }
+
+    fn topics(&self) -> BoxFuture<'_, Result<Vec<Topic>>> {
+        self.broker.topics()
+    }
+
+    fn stats<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<TopicStats>> {
+        self.broker.stats(topic)
+    }
+
+    fn trim<'a>(
+        &'a self,
+        topic: &'a Topic,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<Trimmed>> {
+        self.broker.trim(topic, retention)
+    }
+}
