@@ -3,6 +3,7 @@
 //! Pure: `now` in, decisions out. The in-memory and the embedded broker drive it; Redis keeps the same rules in scripts.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -15,6 +16,37 @@ use crate::{Error, Result};
 pub const LONGEST_KEY: usize = 512;
 
 impl Once {
+    /// What a caller means by its idempotency `key` in messages of type `kind`: the same thing only within that type. A key that
+    /// is empty or too long is [`Invalid`](crate::ErrorKind::Invalid), code `invalid-idempotency-key`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use streamerson_core::Once;
+    ///
+    /// let day = Duration::from_secs(24 * 60 * 60);
+    /// assert_eq!(Once::of_caller("card.charge", "7f3a", day)?.key, "key:card.charge:7f3a");
+    /// # Ok::<(), streamerson_core::Error>(())
+    /// ```
+    pub fn of_caller(kind: &str, key: &str, keep: Duration) -> Result<Once> {
+        let once = Once::new(format!("key:{kind}:{key}"), keep);
+        if key.is_empty() || once.check().is_err() {
+            return Err(Error::invalid(
+                "invalid-idempotency-key",
+                format!(
+                    "an idempotency key of {} bytes is empty, or too long to be remembered: use 1 to {}, for example a UUID",
+                    key.len(),
+                    LONGEST_KEY.saturating_sub(kind.len() + "key::".len())
+                ),
+            ));
+        }
+        Ok(once)
+    }
+
+    /// The message with this `id`, however often it was stored.
+    pub fn of_message(id: &str, keep: Duration) -> Once {
+        Once::new(format!("id:{id}"), keep)
+    }
+
     /// Refuses a key that is empty or too long: [`Invalid`](crate::ErrorKind::Invalid), code `invalid-once-key`.
     pub fn check(&self) -> Result<()> {
         if (1..=LONGEST_KEY).contains(&self.key.len()) {
@@ -148,8 +180,6 @@ pub fn repeated(mut outputs: Vec<Append>, first: Option<&Answer>) -> Vec<Append>
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{Message, Topic};
     use proptest::prelude::*;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use streamerson_core::meta::Headers;
-use streamerson_core::once::LONGEST_KEY;
 use streamerson_core::{Error, Message, Once, Result};
 
 /// The header in which the caller's idempotency key travels, from HTTP and from
@@ -60,32 +59,12 @@ impl Dedupe {
             Some(key) => key?,
             None => None,
         };
-        match key {
-            Some(key) => once(&message.kind, &key, self.keep),
-            None => checked(format!("id:{}", message.id), self.keep),
-        }
+        let Some(key) = key else {
+            let once = Once::of_message(&message.id, self.keep);
+            return once.check().map(|()| once);
+        };
+        Once::of_caller(&message.kind, &key, self.keep)
     }
-}
-
-/// The thing that a caller means by `key` in messages of type `kind`.
-pub(crate) fn once(kind: &str, key: &str, keep: Duration) -> Result<Once> {
-    if key.is_empty() {
-        return Err(invalid("an idempotency key must not be empty"));
-    }
-    checked(format!("key:{kind}:{key}"), keep)
-}
-
-fn checked(key: String, keep: Duration) -> Result<Once> {
-    if key.len() > LONGEST_KEY {
-        return Err(invalid(
-            "the idempotency key is too long: with the message type it must not be longer than 500 bytes",
-        ));
-    }
-    Ok(Once::new(key, keep))
-}
-
-fn invalid(detail: &'static str) -> Error {
-    Error::invalid("invalid-idempotency-key", detail)
 }
 
 /// The caller's key, without building the rest of `meta`.
@@ -131,7 +110,10 @@ mod tests {
         let first = effect(by_key, &message("pay", "k"));
         assert_eq!(first, effect(by_key, &message("pay", "k")));
         assert_ne!(first, effect(by_key, &message("refund", "k")));
-        assert_eq!(once("pay", "k", KEEP).unwrap().key, first.as_str());
+        assert_eq!(
+            Once::of_caller("pay", "k", KEEP).unwrap().key,
+            first.as_str()
+        );
     }
 
     #[test]

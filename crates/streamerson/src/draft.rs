@@ -6,7 +6,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde::Serialize;
 use streamerson_core::time::unix_ms;
-use streamerson_core::{Append, Error, Message, Meta, Result, Topic};
+use streamerson_core::{Append, Error, Message, Meta, Once, Result, Topic};
 
 use crate::dedupe;
 
@@ -69,7 +69,7 @@ impl Draft {
 
     /// Tells workers the key of what is to happen once.
     pub(crate) fn idempotency_key(&mut self, key: String) {
-        match dedupe::once(&self.kind, &key, Duration::ZERO) {
+        match Once::of_caller(&self.kind, &key, Duration::ZERO) {
             Ok(_) => self.meta.hdr.append(dedupe::HEADER, key),
             Err(error) => self.fail(error),
         }
@@ -92,7 +92,7 @@ impl Draft {
         let topic = self.target?;
         let once = self
             .once
-            .map(|(key, keep)| dedupe::once(&self.kind, &key, keep))
+            .map(|(key, keep)| Once::of_caller(&self.kind, &key, keep))
             .transpose()?;
         let message = Message::new(self.kind, self.data).with_meta(&self.meta);
         let mut append = Append::new(topic, message);
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(meta.hdr.get("idempotency-key"), Some("k"));
         assert_eq!(
             append.only_once(),
-            Some(&dedupe::once("b.work", "k", keep).unwrap())
+            Some(&Once::of_caller("b.work", "k", keep).unwrap())
         );
 
         for key in [String::new(), "k".repeat(1000)] {

@@ -64,3 +64,8 @@ pub use worker::Worker;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 pub struct Readme;
+
+/// The recipes of the guarantees, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guarantees.md")]
+pub struct Guarantees;
