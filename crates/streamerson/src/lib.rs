@@ -28,10 +28,12 @@
 //! * [`handler`], [`extract`], [`reply`]: what a handler takes, and what it answers.
 //! * [`router`]: which handler handles which message type, and the tower layers around it.
 //! * [`worker`]: reads topics as a member of a consumer group, and settles what the router answered.
+//! * [`consumer`]: reads everything in topics, without sharing the work.
 
 mod backoff;
 pub mod client;
 mod connect;
+pub mod consumer;
 mod deadline;
 mod dedupe;
 mod draft;
@@ -46,6 +48,7 @@ pub mod worker;
 
 pub use client::{Client, RequestError};
 pub use connect::{connect, connect_in};
+pub use consumer::Consumer;
 pub use deadline::Deadline;
 pub use dedupe::Dedupe;
 pub use extract::{Attempt, Fence, FromRequest, IdempotencyKey, Json, Path, Query, State};

@@ -1,0 +1,244 @@
+//! Consumers: everybody sees everything, from where they stood.
+
+#![allow(clippy::unwrap_used)] // a failed expectation is a failed test
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use parking_lot::Mutex;
+use streamerson::consumer::{Entries, Received};
+use streamerson::core::retention::Retention;
+use streamerson::core::{
+    Append, Broker, Error, ErrorKind, Leases, Name, Position, Start, Upkeep, partition,
+};
+use streamerson::{Consumer, Message};
+use support::{Faulty, Gate, Serving, soon, topic, until};
+
+fn shared(broker: &Faulty) -> Arc<dyn Broker> {
+    Arc::new(broker.clone())
+}
+
+async fn append(broker: &Faulty, to: &str, texts: &[&'static str]) -> Vec<Position> {
+    let message = |text: &&'static str| Append::new(topic(to), Message::new("t", *text));
+    let results = broker.append(texts.iter().map(message).collect()).await;
+    results.into_iter().map(Result::unwrap).collect()
+}
+
+fn consumer(broker: &Faulty) -> Consumer {
+    Consumer::new(shared(broker)).topic("work")
+}
+
+async fn open(consumer: Consumer) -> Entries {
+    soon(consumer.open()).await.unwrap()
+}
+
+fn text(received: &Received) -> String {
+    let message = received.message.as_ref().unwrap();
+    String::from_utf8(message.data.to_vec()).unwrap()
+}
+
+async fn texts(entries: &mut Entries, n: usize) -> Vec<String> {
+    let mut texts = Vec::new();
+    while texts.len() < n {
+        let received = soon(entries.next()).await.unwrap().unwrap();
+        texts.push(text(&received));
+    }
+    texts
+}
+
+#[tokio::test]
+async fn it_begins_where_it_is_told_and_every_one_sees_everything() {
+    let broker = Faulty::default();
+    let positions = append(&broker, "work", &["a", "b", "c"]).await;
+    let mut earliest = open(consumer(&broker).start(Start::Earliest)).await;
+    let mut after = open(consumer(&broker).start(Start::After(positions[0]))).await;
+    let mut latest = open(consumer(&broker)).await;
+    assert_eq!(texts(&mut after, 2).await, ["b", "c"]);
+    append(&broker, "work", &["d"]).await;
+    assert_eq!(texts(&mut earliest, 4).await, ["a", "b", "c", "d"]);
+    assert_eq!(texts(&mut after, 1).await, ["d"]);
+    assert_eq!(texts(&mut latest, 1).await, ["d"]);
+}
+
+#[tokio::test]
+async fn several_topics_come_together_each_in_order_and_partitions_too() {
+    let broker = Faulty::default();
+    let orders = topic("orders");
+    broker.divide(&orders, 3).await.unwrap();
+    for number in 0..3 {
+        let part = partition::topic(&orders, number).unwrap();
+        append(&broker, part.as_str(), &["1", "2"]).await;
+    }
+    append(&broker, "work", &["1", "2", "3"]).await;
+    let consumer = consumer(&broker).topic("orders").start(Start::Earliest);
+    let entries = open(consumer).await;
+    let seen: Vec<Received> = soon(entries.take(9).map(Result::unwrap).collect()).await;
+    for (name, expected) in [
+        ("work", vec!["1", "2", "3"]),
+        ("orders.0", vec!["1", "2"]),
+        ("orders.1", vec!["1", "2"]),
+        ("orders.2", vec!["1", "2"]),
+    ] {
+        let of = seen.iter().filter(|one| one.topic.as_str() == name);
+        assert_eq!(of.map(text).collect::<Vec<_>>(), expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_busy_topic_does_not_keep_a_quiet_one_waiting() {
+    let broker = Faulty::default();
+    append(&broker, "work", &["x"; 2000]).await;
+    append(&broker, "quiet", &["q"]).await;
+    let consumer = consumer(&broker).topic("quiet").start(Start::Earliest);
+    let entries = open(consumer).await;
+    let seen: Vec<String> = soon(entries.take(600).map(|one| text(&one.unwrap())).collect()).await;
+    assert!(seen.contains(&"q".to_owned()));
+}
+
+mod cursors {
+    use super::*;
+
+    fn named(broker: &Faulty) -> Consumer {
+        consumer(broker).start(Start::Earliest).cursor("audit")
+    }
+
+    #[tokio::test]
+    async fn what_was_committed_does_not_come_again_and_the_rest_does() {
+        let broker = Faulty::default();
+        append(&broker, "work", &["a", "b", "c", "d"]).await;
+        let mut first = open(named(&broker)).await;
+        assert_eq!(texts(&mut first, 2).await, ["a", "b"]);
+        first.commit().await.unwrap();
+        assert_eq!(texts(&mut first, 1).await, ["c"]);
+        first.close().await.unwrap();
+        let mut second = open(named(&broker)).await;
+        assert_eq!(texts(&mut second, 2).await, ["c", "d"]);
+        second.commit().await.unwrap();
+        let stats = broker.stats(&topic("work")).await.unwrap();
+        assert_eq!(
+            (stats.groups[0].name.as_str(), stats.groups[0].lag),
+            ("audit", Some(0))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_new_cursor_at_the_latest_misses_nothing_from_then_on() {
+        let broker = Faulty::default();
+        append(&broker, "work", &["old"]).await;
+        let entries = open(consumer(&broker).cursor("audit")).await;
+        append(&broker, "work", &["new"]).await;
+        drop(entries);
+        let mut entries = open(consumer(&broker).cursor("audit")).await;
+        assert_eq!(texts(&mut entries, 1).await, ["new"]);
+    }
+
+    #[tokio::test]
+    async fn for_each_commits_what_it_has_handled_and_a_failure_comes_again() {
+        let broker = Faulty::default();
+        append(&broker, "work", &["a", "b"]).await;
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        for round in 0..2 {
+            let entries = open(named(&broker)).await;
+            let (seen, broker) = (seen.clone(), broker.clone());
+            let running = tokio::spawn(entries.for_each(async move |received: Received| {
+                let text = text(&received);
+                seen.lock().push(text.clone());
+                if text == "b" && round == 0 {
+                    append(&broker, "work", &["stop"]).await;
+                }
+                match text.as_str() {
+                    "stop" => Err(Error::closed("told to")),
+                    _ => Ok(()),
+                }
+            }));
+            let ended: Result<(), Error> = soon(running).await.unwrap();
+            assert_eq!(ended.unwrap_err().kind(), ErrorKind::Closed);
+        }
+        assert_eq!(*seen.lock(), ["a", "b", "stop", "stop"]);
+    }
+
+    #[tokio::test]
+    async fn of_two_consumers_with_one_cursor_the_second_waits_for_the_first() {
+        let broker = Faulty::default();
+        append(&broker, "work", &["a", "b"]).await;
+        let mut first = open(named(&broker)).await;
+        let mut second = std::pin::pin!(named(&broker).open());
+        assert!(futures::poll!(&mut second).is_pending());
+        assert_eq!(texts(&mut first, 1).await, ["a"]);
+        first.commit().await.unwrap();
+        first.close().await.unwrap();
+        let mut second = soon(second).await.unwrap();
+        assert_eq!(texts(&mut second, 1).await, ["b"]);
+    }
+
+    #[tokio::test]
+    async fn who_lost_the_cursor_is_told_and_cannot_commit() {
+        let broker = Faulty::default();
+        append(&broker, "work", &["a"]).await;
+        let mut entries = open(named(&broker)).await;
+        assert_eq!(texts(&mut entries, 1).await, ["a"]);
+        let (work, lease) = (topic("work"), Name::new("cursor.audit").unwrap());
+        let holder = broker.leases(&work).await.unwrap().remove(0).holder;
+        // As if this one had been asleep for a lease.
+        broker.release(&work, &lease, &holder).await.unwrap();
+        let thief = Name::new("thief").unwrap();
+        let hour = Duration::from_secs(3600);
+        broker.acquire(&work, &lease, &thief, hour).await.unwrap();
+        let error = soon(entries.next()).await.unwrap().unwrap_err();
+        assert_eq!(
+            (error.kind(), error.code()),
+            (ErrorKind::Fenced, "cursor-lost")
+        );
+        assert!(entries.next().await.is_none());
+        let error = entries.commit().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Fenced);
+    }
+
+    #[tokio::test]
+    async fn what_a_cursor_has_not_committed_is_not_trimmed() {
+        let broker = Faulty::default();
+        append(&broker, "work", &["a", "b", "c"]).await;
+        let mut entries = open(named(&broker)).await;
+        assert_eq!(texts(&mut entries, 1).await, ["a"]);
+        entries.commit().await.unwrap();
+        let nothing = Retention {
+            max_len: Some(0),
+            ..Retention::default()
+        };
+        let trimmed = broker.trim(&topic("work"), nothing).await.unwrap();
+        assert_eq!((trimmed.removed, trimmed.lost), (1, 0));
+        assert_eq!(texts(&mut entries, 2).await, ["b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn the_group_of_workers_is_no_cursor() {
+        let broker = Faulty::default();
+        let gate = Gate::new();
+        append(&broker, "work", &["a"]).await;
+        let serving = Serving::with(shared(&broker), gate.router(), |worker| {
+            worker.group("audit")
+        });
+        until(|| serving.stats().handled > 0).await;
+        let error = soon(named(&broker).open()).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.code()),
+            (ErrorKind::Conflict, "cursor-shared")
+        );
+        serving.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn wrong_settings_are_refused_when_it_is_opened() {
+    let broker = Faulty::default();
+    for (consumer, code) in [
+        (Consumer::new(shared(&broker)), "topic-missing"),
+        (consumer(&broker).topic("no topic"), "invalid-name"),
+        (consumer(&broker).cursor("no cursor"), "invalid-name"),
+    ] {
+        assert_eq!(consumer.open().await.unwrap_err().code(), code);
+    }
+}
