@@ -188,7 +188,7 @@ impl Shared {
         });
         let answer = match found {
             Ok(Found::Route(matched)) => match self.admit(&progress) {
-                Ok(()) => self.exchange(head, body, &matched, &id).await,
+                Ok(()) => self.exchange(head, body, &matched, &id, &progress).await,
                 Err(failure) => Err(failure),
             },
             Ok(Found::Options(allow)) => Ok(options(allow, &id)),
@@ -225,6 +225,7 @@ impl Shared {
         body: B,
         matched: &Matched<'_>,
         id: &ByteString,
+        progress: &InProgress<'_>,
     ) -> Result<Response<Full<Bytes>>, Failure>
     where
         B: Body<Data = Bytes> + Send,
@@ -238,7 +239,9 @@ impl Shared {
         if route.body == Accepts::Json {
             json::check_type(headers.content_type)?;
         }
+        let receiving = progress.receiving();
         let data = body::read(body, route.max_body, self.body_read_timeout).await?;
+        drop(receiving);
         if route.body == Accepts::Json {
             json::check(&head.method, &data)?;
         }

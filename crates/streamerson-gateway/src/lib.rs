@@ -3,7 +3,7 @@
 //! * [`Config`], [`Route`]: what is served, and within which bounds; from a TOML file and the environment.
 //! * [`Gateway`]: the service. It mounts into an axum app, or is served by [`Server`].
 //! * [`Server`]: an accept loop that keeps its bounds and drains.
-//! * [`Admin`]: health, metrics and routes, for an address of its own.
+//! * [`Admin`]: health, metrics, routes and advice on scaling, for an address of its own.
 
 mod admin;
 mod body;
@@ -19,6 +19,7 @@ mod problem;
 mod reply;
 mod response;
 mod routes;
+mod scale;
 mod server;
 
 pub use admin::Admin;

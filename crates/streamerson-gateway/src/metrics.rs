@@ -6,15 +6,19 @@ use std::time::Instant;
 use http::StatusCode;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use streamerson::Client;
+
+/// What the names of all metrics begin with.
+const PREFIX: &str = "strm";
 
 /// Upper bounds of the duration buckets, in seconds.
 const BUCKETS: [f64; 15] = [
@@ -57,6 +61,8 @@ pub(crate) struct RouteMetrics {
     durations: Durations,
     by_status: Box<[OnceLock<Histogram>]>,
     in_flight: Gauge,
+    /// Of those in flight.
+    receiving: Gauge,
     cancelled: Counter,
 }
 
@@ -92,19 +98,13 @@ impl ConnectionMetrics {
 impl Metrics {
     /// The metrics of routes with these path templates, and of `client`.
     pub(crate) fn new<'a>(paths: impl Iterator<Item = &'a str>, client: Client) -> Metrics {
-        let mut registry = Registry::with_prefix("streamerson");
+        let mut registry = Registry::with_prefix(PREFIX);
         let durations = Durations::new_with_constructor(|| Histogram::new(BUCKETS));
-        let in_flight = Family::<ByRoute, Gauge>::default();
         let cancelled = Family::<ByRoute, Counter>::default();
         registry.register(
             "gateway_request_duration_seconds",
             "Time from the head of a request to its answer",
             durations.clone(),
-        );
-        registry.register(
-            "gateway_requests_in_flight",
-            "Requests in progress",
-            in_flight.clone(),
         );
         registry.register(
             "gateway_requests_cancelled",
@@ -116,10 +116,22 @@ impl Metrics {
         registry.register_collector(Box::new(ClientCollector(client)));
         let connections = ConnectionMetrics::default();
         connections.register(&mut registry);
-        let route = |path: &str| RouteMetrics::new(path, &durations, &in_flight, &cancelled);
+        // Routes that differ in their methods only are one to the metrics.
+        let mut in_flight: Vec<Progress> = Vec::new();
+        let mut route = |path: &str| {
+            let known = in_flight.iter().find(|progress| progress.route == path);
+            let progress = known.cloned().unwrap_or_else(|| {
+                let progress = Progress::of(path);
+                in_flight.push(progress.clone());
+                progress
+            });
+            RouteMetrics::new(progress, &durations, &cancelled)
+        };
+        let (routes, unmatched) = (paths.map(&mut route).collect(), route(UNMATCHED));
+        registry.register_collector(Box::new(InFlightCollector(in_flight)));
         Metrics {
-            routes: paths.map(route).collect(),
-            unmatched: route(UNMATCHED),
+            routes,
+            unmatched,
             registry,
             in_flight: Gauge::default(),
             connections,
@@ -144,28 +156,36 @@ impl Metrics {
         }
     }
 
-    /// The OpenMetrics text.
-    pub(crate) fn encode(&self) -> String {
+    /// The OpenMetrics text, with what others tell beside.
+    pub(crate) fn encode(&self, others: Vec<Box<dyn Collector>>) -> String {
+        let mut beside = Registry::with_prefix(PREFIX);
+        for other in others {
+            beside.register_collector(other);
+        }
         let mut text = String::new();
         // Writing to a string cannot fail.
-        let _ = encode(&mut text, &self.registry);
+        let _ = encode_registry(&mut text, &self.registry)
+            .and_then(|()| encode_registry(&mut text, &beside))
+            .and_then(|()| encode_eof(&mut text));
         text
     }
 }
 
 impl RouteMetrics {
     fn new(
-        path: &str,
+        progress: Progress,
         durations: &Durations,
-        in_flight: &Family<ByRoute, Gauge>,
         cancelled: &Family<ByRoute, Counter>,
     ) -> RouteMetrics {
-        let label = ByRoute { route: path.into() };
+        let label = ByRoute {
+            route: progress.route.clone(),
+        };
         RouteMetrics {
-            route: path.into(),
+            route: progress.route,
             durations: durations.clone(),
             by_status: STATUSES.map(|_| OnceLock::new()).collect(),
-            in_flight: in_flight.get_or_create_owned(&label),
+            in_flight: progress.in_flight,
+            receiving: progress.receiving,
             cancelled: cancelled.get_or_create_owned(&label),
         }
     }
@@ -203,6 +223,12 @@ impl InProgress<'_> {
         self.others.try_into().unwrap_or(0)
     }
 
+    /// The body of the request is on the way, until the answer is dropped.
+    pub(crate) fn receiving(&self) -> Receiving<'_> {
+        self.route.receiving.inc();
+        Receiving(&self.route.receiving)
+    }
+
     pub(crate) fn answered(mut self, status: StatusCode) {
         self.answered = true;
         self.route
@@ -217,6 +243,55 @@ impl Drop for InProgress<'_> {
         if !self.answered {
             self.route.cancelled.inc();
         }
+    }
+}
+
+/// A request whose body is on the way.
+#[derive(Debug)]
+pub(crate) struct Receiving<'a>(&'a Gauge);
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The requests of one route in progress, as they are counted.
+#[derive(Debug, Clone)]
+struct Progress {
+    route: String,
+    in_flight: Gauge,
+    receiving: Gauge,
+}
+
+impl Progress {
+    fn of(route: &str) -> Progress {
+        Progress {
+            route: route.to_owned(),
+            in_flight: Gauge::default(),
+            receiving: Gauge::default(),
+        }
+    }
+}
+
+/// Tells the stages apart when metrics are read: a request counts only the stage it seldom has.
+#[derive(Debug)]
+struct InFlightCollector(Vec<Progress>);
+
+impl Collector for InFlightCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let (name, help) = ("gateway_requests_in_flight", "Requests in progress");
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for progress in &self.0 {
+            let receiving = progress.receiving.get().max(0);
+            // The two are not read at the same instant.
+            let waiting = (progress.in_flight.get() - receiving).max(0);
+            for (stage, count) in [("receiving", receiving), ("waiting", waiting)] {
+                let labels = [("route", progress.route.as_str()), ("stage", stage)];
+                ConstGauge::new(count).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
     }
 }
 

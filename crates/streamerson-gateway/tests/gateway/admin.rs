@@ -84,12 +84,12 @@ async fn requests_are_counted_by_route_and_status_never_by_path() {
         .await;
     let metrics = metrics(&edge).await;
     for line in [
-        r#"streamerson_gateway_request_duration_seconds_count{route="/{topic}/{type}",code="200"} 3"#,
-        r#"streamerson_gateway_request_duration_seconds_count{route="unmatched",code="404"} 3"#,
-        r#"streamerson_gateway_request_duration_seconds_count{route="unmatched",code="405"} 1"#,
-        r#"streamerson_gateway_requests_in_flight{route="/{topic}/{type}"} 0"#,
-        "streamerson_client_replies_total 3",
-        "streamerson_build_info{version=",
+        r#"strm_gateway_request_duration_seconds_count{route="/{topic}/{type}",code="200"} 3"#,
+        r#"strm_gateway_request_duration_seconds_count{route="unmatched",code="404"} 3"#,
+        r#"strm_gateway_request_duration_seconds_count{route="unmatched",code="405"} 1"#,
+        r#"strm_gateway_requests_in_flight{route="/{topic}/{type}",stage="waiting"} 0"#,
+        "strm_client_replies_total 3",
+        "strm_build_info{version=",
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");
     }

@@ -227,7 +227,7 @@ async fn a_head_that_drips_in_is_given_up() {
     assert!(
         metrics(&edge)
             .await
-            .contains("streamerson_gateway_connections_timed_out_total 3")
+            .contains("strm_gateway_connections_timed_out_total 3")
     );
 }
 
@@ -264,9 +264,7 @@ async fn an_idle_connection_is_closed() {
         .unwrap();
     assert_eq!(response.status(), 200);
     until("all connections to be closed", async || {
-        metrics(&edge)
-            .await
-            .contains("streamerson_gateway_connections 0")
+        metrics(&edge).await.contains("strm_gateway_connections 0")
     })
     .await;
 }
@@ -281,9 +279,7 @@ async fn a_client_that_does_not_read_its_answer_is_cut_off() {
     let mut connection = edge.connect().await;
     connection.write(get("/hello/greet")).await;
     until("the connection to be cut", async || {
-        metrics(&edge)
-            .await
-            .contains("streamerson_gateway_connections 0")
+        metrics(&edge).await.contains("strm_gateway_connections 0")
     })
     .await;
     drop(connection);
@@ -308,9 +304,7 @@ async fn connections_beyond_the_limit_are_told_and_closed() {
     drop(first);
     // The place is free again once the server has seen the end.
     until("a place", async || {
-        metrics(&edge)
-            .await
-            .contains("streamerson_gateway_connections 0")
+        metrics(&edge).await.contains("strm_gateway_connections 0")
     })
     .await;
     assert_eq!(edge.post("/hello/greet", "3").await.status, 200);

@@ -370,7 +370,7 @@ async fn without_a_reply_the_answer_is_504_and_a_late_reply_hurts_nobody() {
     assert_eq!(edge.post("/other", "1").await.body, "1");
     let metrics = metrics(&edge).await;
     assert!(
-        metrics.contains("streamerson_client_late_replies_total 1"),
+        metrics.contains("strm_client_late_replies_total 1"),
         "{metrics}"
     );
 }
@@ -437,8 +437,7 @@ async fn a_client_that_hangs_up_cancels_its_request() {
     .await;
     let metrics = metrics(&edge).await;
     assert!(
-        metrics
-            .contains(r#"streamerson_gateway_requests_cancelled_total{route="/{topic}/{type}"} 1"#),
+        metrics.contains(r#"strm_gateway_requests_cancelled_total{route="/{topic}/{type}"} 1"#),
         "{metrics}"
     );
 }

@@ -6,6 +6,7 @@ mod admin;
 mod config;
 mod connections;
 mod exchange;
+mod figures;
 mod mounted;
 mod support;
 mod worker;

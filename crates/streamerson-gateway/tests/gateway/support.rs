@@ -410,7 +410,7 @@ pub(crate) async fn in_flight(edge: &Edge) -> usize {
     let metrics = metrics(edge).await;
     let lines = metrics
         .lines()
-        .filter(|line| line.starts_with("streamerson_gateway_requests_in_flight{"));
+        .filter(|line| line.starts_with("strm_gateway_requests_in_flight{"));
     lines
         .map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap())
         .sum()

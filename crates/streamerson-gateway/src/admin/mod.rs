@@ -1,4 +1,8 @@
-//! Health, metrics and routes, for an address that the public does not reach.
+//! Health, metrics, routes and advice on scaling, for an address that the public does not reach.
+
+mod expose;
+mod figures;
+mod scale;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,14 +12,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use serde_json::{Value, json};
+use streamerson::worker::Counters;
+use streamerson_core::time::unix_ms;
 use streamerson_core::{ErrorKind, Topic};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tower::Service;
 
+use self::expose::{Exposed, Workers};
+use self::figures::Known;
+use self::scale::Scale;
 use crate::config::{Accepts, Mode, Route, Target};
 use crate::gateway::Gateway;
 use crate::response;
@@ -24,6 +33,8 @@ use crate::response;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long its answer holds: however often health is asked for, the broker is asked rarely.
 const FRESH: Duration = Duration::from_millis(500);
+/// Where advice on scaling is.
+const SCALE: &str = "/admin/v1/scale/";
 /// A topic that nobody needs to have: a broker that can say so is there.
 const PROBE: &str = "streamerson.probe";
 
@@ -35,31 +46,62 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// The service of the admin address of a gateway.
 ///
 /// `/livez` (also `/healthz`): the process answers. `/readyz`: the gateway is not draining, and the broker is there.
-/// `/metrics`: OpenMetrics text. `/routes`: what is served, as JSON.
+/// `/metrics`: OpenMetrics text. `/routes`: what is served, as JSON. `/admin/v1/scale/{topic}/{group}`: how many replicas a
+/// consumer group should have.
 #[derive(Debug, Clone)]
 pub struct Admin {
     gateway: Gateway,
     broker: Arc<Mutex<Option<(Instant, bool)>>>,
+    figures: Arc<Known>,
+    scale: Scale,
+    workers: Arc<[(String, Counters)]>,
 }
 
 impl Admin {
     /// The admin service of `gateway`.
     pub fn new(gateway: Gateway) -> Admin {
+        let broker = gateway.broker().clone();
         Admin {
             gateway,
             broker: Arc::default(),
+            figures: Arc::new(Known::new(broker.clone())),
+            scale: Scale::new(broker),
+            workers: Arc::default(),
         }
     }
 
-    async fn answer(&self, path: &str) -> Response<Full<Bytes>> {
-        match path {
+    /// Shows what workers of this process have counted among the metrics, each under its name.
+    ///
+    /// ```
+    /// # use streamerson::Worker;
+    /// # use streamerson_gateway::{Admin, Gateway};
+    /// # fn show(gateway: Gateway, worker: &Worker) {
+    /// let admin = Admin::new(gateway).with_workers([("billing", worker.counters())]);
+    /// # }
+    /// ```
+    pub fn with_workers<N: Into<String>>(
+        self,
+        workers: impl IntoIterator<Item = (N, Counters)>,
+    ) -> Admin {
+        let workers = workers.into_iter();
+        Admin {
+            workers: workers
+                .map(|(name, counters)| (name.into(), counters))
+                .collect(),
+            ..self
+        }
+    }
+
+    async fn answer(&self, uri: &Uri) -> Response<Full<Bytes>> {
+        if let Some(group) = uri.path().strip_prefix(SCALE) {
+            let query = uri.query().unwrap_or_default();
+            let (status, body) = self.scale.answer(group, query).await;
+            return respond(status, JSON, body);
+        }
+        match uri.path() {
             "/livez" | "/healthz" => respond(StatusCode::OK, TEXT, "ok\n"),
             "/readyz" => self.readiness().await,
-            "/metrics" => respond(
-                StatusCode::OK,
-                OPEN_METRICS,
-                self.gateway.metrics().encode(),
-            ),
+            "/metrics" => respond(StatusCode::OK, OPEN_METRICS, self.metrics().await),
             "/routes" => {
                 let routes: Value = self.gateway.routes().iter().map(describe).collect();
                 respond(StatusCode::OK, JSON, routes.to_string())
@@ -67,9 +109,20 @@ impl Admin {
             _ => respond(
                 StatusCode::NOT_FOUND,
                 TEXT,
-                "there are /livez, /readyz, /metrics and /routes\n",
+                "there are /livez, /readyz, /metrics, /routes and /admin/v1/scale/TOPIC/GROUP\n",
             ),
         }
+    }
+
+    async fn metrics(&self) -> String {
+        let exposed = Exposed {
+            figures: self.figures.all().await,
+            now_unix_ms: unix_ms(),
+        };
+        let workers = Workers(self.workers.clone());
+        self.gateway
+            .metrics()
+            .encode(vec![Box::new(exposed), Box::new(workers)])
     }
 
     async fn readiness(&self) -> Response<Full<Bytes>> {
@@ -125,8 +178,8 @@ where
         async move {
             let (head, _) = request.into_parts();
             let response = match head.method {
-                Method::GET => this.answer(head.uri.path()).await,
-                Method::HEAD => response::without_body(this.answer(head.uri.path()).await),
+                Method::GET => this.answer(&head.uri).await,
+                Method::HEAD => response::without_body(this.answer(&head.uri).await),
                 _ => {
                     let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n");
                     let allow = HeaderValue::from_static("GET, HEAD");
