@@ -7,7 +7,9 @@ use crate::command::chaos::Chaos;
 use crate::command::chaos_child::ChaosChild;
 use crate::command::completions::Completions;
 use crate::command::dev::Dev;
+use crate::command::dlq::DlqCommand;
 use crate::command::gateway::GatewayCommand;
+use crate::command::group::GroupCommand;
 use crate::command::reply::Reply;
 use crate::command::request::Request;
 use crate::command::send::Send;
@@ -23,6 +25,8 @@ Examples:
   streamerson reply shop order.create --json '{\"ordered\":\"{{payload.item}}\"}'
   streamerson reply shop order.create -- python3 worker.py
   streamerson tail shop --from earliest -o json
+  streamerson group ls
+  streamerson dlq retry shop --code handler-failed --dry-run
 
 Data goes to standard output, messages to standard error.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 conflict, 5 not authorized,
@@ -48,6 +52,8 @@ enum Command {
     Reply(Reply),
     Tail(Tail),
     Topic(TopicCommand),
+    Group(GroupCommand),
+    Dlq(DlqCommand),
     Chaos(Chaos),
     #[command(hide = true)]
     ChaosChild(ChaosChild),
@@ -68,6 +74,8 @@ impl Cli {
             Command::Reply(reply) => reply.run().await,
             Command::Tail(tail) => tail.run().await,
             Command::Topic(topic) => topic.run().await,
+            Command::Group(group) => group.run().await,
+            Command::Dlq(dlq) => dlq.run().await,
             Command::Chaos(chaos) => chaos.run().await,
             Command::ChaosChild(child) => child.run(),
             Command::ChaosWorker(worker) => worker.run().await,

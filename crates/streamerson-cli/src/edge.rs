@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
+use streamerson::worker::Counters;
 use streamerson_core::{Broker, Name};
 use streamerson_gateway::{Admin, Config, Environment, Gateway, Server};
 use tokio_util::sync::CancellationToken;
@@ -118,6 +119,7 @@ impl Edge {
         Ok(OpenEdge {
             gateway: Gateway::open(broker, config).await?,
             edge: self,
+            workers: Vec::new(),
         })
     }
 }
@@ -126,16 +128,26 @@ impl Edge {
 pub(crate) struct OpenEdge {
     gateway: Gateway,
     edge: Edge,
+    workers: Vec<(&'static str, Counters)>,
 }
 
 impl OpenEdge {
+    /// Shows what these workers of the same process count, too.
+    pub(crate) fn with_workers(self, workers: Vec<(&'static str, Counters)>) -> OpenEdge {
+        OpenEdge { workers, ..self }
+    }
+
     /// Serves until `shutdown`, and lets what is in flight finish. Health is answered until the end.
     pub(crate) async fn serve(self, shutdown: CancellationToken) {
-        let OpenEdge { gateway, edge } = self;
+        let OpenEdge {
+            gateway,
+            edge,
+            workers,
+        } = self;
         let ended = CancellationToken::new();
         let admin = async {
             if let Some(server) = edge.admin {
-                let admin = Admin::new(gateway.clone());
+                let admin = Admin::new(gateway.clone()).with_workers(workers);
                 server.serve(admin, ended.cancelled()).await;
             }
         };

@@ -3,12 +3,14 @@
 mod chaos;
 mod cli;
 mod command;
+mod confirm;
 mod demo;
 mod destination;
 mod duration;
 mod edge;
 mod endpoint;
 mod failure;
+mod figures;
 mod log;
 mod output;
 mod payload;

@@ -8,7 +8,7 @@ use streamerson_core::Durability;
 use streamerson_gateway::{Config, Environment};
 use tokio_util::sync::CancellationToken;
 
-use crate::demo;
+use crate::demo::{self, Demo};
 use crate::edge::{Edge, EdgeArgs, address, routes};
 use crate::failure::{Failure, Result};
 use crate::output::message;
@@ -74,7 +74,9 @@ impl Dev {
 
         let lines = announce(&edge, &storage, &config, serves_all, self.demo);
         let OpenStorage { broker, port, .. } = storage;
-        let edge = edge.open(broker.clone(), &config).await?;
+        let demo = self.demo.then(|| Demo::new(&broker));
+        let workers = demo.as_ref().map(Demo::counters).unwrap_or_default();
+        let edge = edge.open(broker, &config).await?.with_workers(workers);
         for line in lines {
             message(&line);
         }
@@ -86,10 +88,10 @@ impl Dev {
             answered.cancel();
         };
         let workers = async {
-            if !self.demo {
+            let Some(demo) = demo else {
                 return Ok(());
-            }
-            let served = demo::serve(broker, answered.clone()).await;
+            };
+            let served = demo.serve(answered.clone()).await;
             shutdown.cancel();
             served.map_err(Failure::from)
         };

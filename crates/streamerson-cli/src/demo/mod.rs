@@ -6,23 +6,47 @@ mod notes;
 use std::future::IntoFuture;
 use std::sync::Arc;
 
+use streamerson::worker::Counters;
 use streamerson::{Router, Worker};
 use streamerson_core::{Broker, Result};
 use tokio_util::sync::CancellationToken;
 
-/// Serves the demo topics until `shutdown`.
-pub(crate) async fn serve(broker: Arc<dyn Broker>, shutdown: CancellationToken) -> Result<()> {
-    let serve = |topic: &'static str, router: Router| {
-        Worker::new(broker.clone())
-            .topic(topic)
-            .group("demo")
-            .serve(router)
-            .with_graceful_shutdown(shutdown.clone().cancelled_owned())
-            .into_future()
-    };
-    let hello = serve("hello", hello::router());
-    let notes = serve("notes", notes::router());
-    tokio::try_join!(hello, notes).map(|_| ())
+/// The demo's workers, about to serve.
+pub(crate) struct Demo {
+    hello: Worker,
+    notes: Worker,
+}
+
+impl Demo {
+    /// The workers of the demo topics of `broker`.
+    pub(crate) fn new(broker: &Arc<dyn Broker>) -> Demo {
+        let worker = |topic| Worker::new(broker.clone()).topic(topic).group("demo");
+        Demo {
+            hello: worker("hello"),
+            notes: worker("notes"),
+        }
+    }
+
+    /// What they count, by topic.
+    pub(crate) fn counters(&self) -> Vec<(&'static str, Counters)> {
+        vec![
+            ("hello", self.hello.counters()),
+            ("notes", self.notes.counters()),
+        ]
+    }
+
+    /// Serves until `shutdown`.
+    pub(crate) async fn serve(self, shutdown: CancellationToken) -> Result<()> {
+        let serve = |worker: Worker, router: Router| {
+            worker
+                .serve(router)
+                .with_graceful_shutdown(shutdown.clone().cancelled_owned())
+                .into_future()
+        };
+        let hello = serve(self.hello, hello::router());
+        let notes = serve(self.notes, notes::router());
+        tokio::try_join!(hello, notes).map(|_| ())
+    }
 }
 
 /// What to type to try the demo: against the gateway, if it serves every topic, and against the broker that `broker` names.

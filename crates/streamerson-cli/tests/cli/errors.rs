@@ -16,6 +16,8 @@ async fn help_tells_the_exit_codes() {
         "reply",
         "tail",
         "topic",
+        "group",
+        "dlq",
         "completions",
     ] {
         assert!(help.contains(command), "{command}");
@@ -47,6 +49,18 @@ async fn wrong_usage_exits_with_2() {
             "--",
             "cat",
         ],
+        &["topic", "create", "orders"],
+        &["topic", "create", "orders", "--partitions", "0"],
+        &["topic", "trim", "orders"],
+        &["topic", "trim", "orders", "--max-age", "7w"],
+        &["group", "show", "orders"],
+        &["group", "seek", "orders", "billing", "yesterday"],
+        &["group", "rm", "orders", "billing", "--yes", "--dry-run"],
+        &["dlq", "ls"],
+        &["dlq", "ls", "orders", "--all"],
+        &["dlq", "ls", "orders", "--older-than", "7w"],
+        &["dlq", "retry", "orders", "--rate", "fast"],
+        &["dlq", "retry", "orders", "--max", "0"],
         &["dev", "--durability", "tape"],
         &["dev", "--listen", "8080"],
         &["send", "orders", "o", "--log", "a=b=c"],
@@ -119,6 +133,8 @@ async fn an_unreachable_broker_exits_with_6_and_keeps_its_secret() {
         &["request", "orders", "o"],
         &["tail", "orders"],
         &["topic", "ls"],
+        &["group", "ls"],
+        &["dlq", "retry", "orders"],
         &["reply", "orders", "o", "--json", "1"],
     ] {
         let ended = run(arguments.iter().copied().chain(["--broker", &url])).await;

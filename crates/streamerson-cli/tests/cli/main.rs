@@ -3,8 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod dev;
+mod dlq;
 mod errors;
+mod group;
 mod messages;
+mod metrics;
 mod program;
 mod reply;
 mod support;
+mod topic;

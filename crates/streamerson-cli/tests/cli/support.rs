@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -11,7 +12,9 @@ use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
+use streamerson_core::{Append, Broker, Message, Name, Position, Topic};
 use streamerson_testkit::process::Process;
+use streamerson_testkit::redis::RedisServer;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
@@ -60,6 +63,19 @@ impl Ended {
             self.stderr
         );
         self.stderr
+    }
+}
+
+impl Ended {
+    /// The same for a command that has shown first what it would do, and was not told to.
+    #[track_caller]
+    pub(crate) fn failed_after_preview(self, code: &str) {
+        assert_eq!((self.code, &*self.stdout), (2, ""), "{}", self.stderr);
+        assert!(
+            self.stderr.contains(&format!("({code})")),
+            "{}",
+            self.stderr
+        );
     }
 }
 
@@ -295,4 +311,74 @@ pub(crate) async fn http(method: &str, url: &str, body: &str) -> (u16, Value) {
         status,
         serde_json::from_slice(&body).unwrap_or(Value::String(text)),
     )
+}
+
+/// A broker that commands and the test itself talk to.
+pub(crate) struct Place {
+    pub(crate) url: String,
+    pub(crate) broker: Arc<dyn Broker>,
+    _server: Server,
+}
+
+enum Server {
+    Dev(#[expect(dead_code, reason = "kept running")] Box<Dev>),
+    Redis(#[expect(dead_code, reason = "kept running")] RedisServer),
+}
+
+impl Place {
+    /// The embedded broker of a running `dev`, through its Redis-protocol port.
+    pub(crate) async fn dev() -> Place {
+        let dev = Dev::start(&[]).await;
+        Place::at(dev.broker.clone(), Server::Dev(Box::new(dev))).await
+    }
+
+    /// A Redis.
+    pub(crate) async fn redis() -> Place {
+        let redis = RedisServer::start().await;
+        Place::at(redis.url(), Server::Redis(redis)).await
+    }
+
+    async fn at(url: String, server: Server) -> Place {
+        let namespace = Name::new("streamerson").unwrap();
+        let broker = streamerson::connect_in(&url, namespace).await.unwrap();
+        Place {
+            url,
+            broker,
+            _server: server,
+        }
+    }
+
+    /// Runs a command against this broker.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
+        run(arguments.iter().chain(&["--broker", &self.url])).await
+    }
+
+    /// Starts a command against this broker.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Running {
+        Running::start(arguments.iter().chain(&["--broker", &self.url]))
+    }
+
+    /// Appends a message per payload.
+    pub(crate) async fn send(&self, topic: &str, payloads: &[&str]) -> Vec<Position> {
+        let topic = Topic::new(topic.to_owned()).unwrap();
+        let message = |data: &&str| Message::new("order.create", data.as_bytes().to_vec());
+        let batch = payloads.iter().map(message);
+        let batch = batch.map(|message| Append::new(topic.clone(), message));
+        let stored = self.broker.append(batch.collect()).await;
+        stored.into_iter().map(|stored| stored.unwrap()).collect()
+    }
+
+    /// All messages of a topic.
+    pub(crate) async fn messages(&self, topic: &str) -> Vec<Message> {
+        let topic = Topic::new(topic.to_owned()).unwrap();
+        let (mut messages, mut after) = (Vec::new(), Position::ZERO);
+        loop {
+            let page = self.broker.range(&topic, after, 500).await.unwrap();
+            let Some(last) = page.last() else {
+                return messages;
+            };
+            after = last.position;
+            messages.extend(page.into_iter().map(|entry| entry.message.unwrap()));
+        }
+    }
 }

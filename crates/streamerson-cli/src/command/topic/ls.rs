@@ -1,0 +1,77 @@
+//! `streamerson topic ls`.
+
+use clap::Args;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use serde::Serialize;
+use streamerson_core::Topic;
+use streamerson_core::stats::TopicStats;
+
+use super::stats;
+use crate::endpoint::BrokerArgs;
+use crate::failure::Result;
+use crate::figures::number;
+use crate::output::{self, Format};
+
+/// How many topics are asked about at once.
+const AT_ONCE: usize = 16;
+
+/// List the topics
+#[derive(Debug, Args)]
+pub(super) struct Ls {
+    /// How to print the topics
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+
+    #[command(flatten)]
+    broker: BrokerArgs,
+}
+
+/// A topic as `-o json` prints it.
+#[derive(Serialize)]
+struct Described {
+    topic: String,
+    #[serde(flatten)]
+    stats: TopicStats,
+}
+
+impl Ls {
+    pub(super) async fn run(self) -> Result<()> {
+        let broker = self.broker.connect().await?;
+        let describe = async |topic: Topic| -> Result<Option<Described>> {
+            // One that went away meanwhile is left out.
+            Ok(stats(&*broker, &topic).await?.map(|stats| Described {
+                topic: topic.to_string(),
+                stats,
+            }))
+        };
+        let described: Vec<Option<Described>> = stream::iter(broker.topics().await?)
+            .map(describe)
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        let described: Vec<Described> = described.into_iter().flatten().collect();
+        match self.output {
+            Format::Json => output::json(&described)?,
+            Format::Table => output::table(
+                &["TOPIC", "MESSAGES", "GROUPS", "LAG", "PENDING"],
+                described.iter().map(Described::row).collect(),
+            )?,
+        }
+        Ok(())
+    }
+}
+
+impl Described {
+    fn row(&self) -> Vec<String> {
+        let groups = &self.stats.groups;
+        let lag = groups.iter().map(|group| group.lag).max().flatten();
+        let pending: u64 = groups.iter().map(|group| group.pending).sum();
+        vec![
+            self.topic.clone(),
+            self.stats.length.to_string(),
+            groups.len().to_string(),
+            number(lag),
+            pending.to_string(),
+        ]
+    }
+}

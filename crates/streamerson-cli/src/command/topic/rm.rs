@@ -1,0 +1,106 @@
+//! `streamerson topic rm`.
+
+use clap::Args;
+use serde::Serialize;
+use streamerson_core::{Broker, Topic, partition};
+
+use super::stats;
+use crate::confirm::Confirm;
+use crate::endpoint::BrokerArgs;
+use crate::failure::{Exit, Failure, Result};
+use crate::figures::counted;
+use crate::output::{self, Format};
+
+/// Remove a topic: its messages, groups, scheduled messages and partitions; its dead letters stay
+///
+/// NAME:dlq removes the dead letters of a topic. A message sent later begins the topic anew.
+#[derive(Debug, Args)]
+pub(super) struct Rm {
+    /// Topic to remove
+    topic: Topic,
+
+    #[command(flatten)]
+    confirm: Confirm,
+
+    /// How to print the result
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+
+    #[command(flatten)]
+    broker: BrokerArgs,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Removed {
+    topic: String,
+    removed: bool,
+    /// What it held.
+    messages: u64,
+    scheduled: u64,
+    groups: u64,
+    partitions: u32,
+}
+
+impl Rm {
+    pub(super) async fn run(self) -> Result<()> {
+        let broker = self.broker.connect().await?;
+        let topics = self.parts(&*broker).await?;
+        let mut found = false;
+        let mut removed = Removed {
+            topic: self.topic.to_string(),
+            partitions: topics.len() as u32 - 1,
+            ..Removed::default()
+        };
+        for topic in &topics {
+            if let Some(stats) = stats(&*broker, topic).await? {
+                found = true;
+                removed.messages += stats.length;
+                removed.scheduled += stats.scheduled;
+                removed.groups += stats.groups.len() as u64;
+            }
+        }
+        if !found && removed.partitions == 0 {
+            return Err(Failure::new(
+                Exit::NotFound,
+                "topic-not-found",
+                format!("there is no topic {}", self.topic),
+            ));
+        }
+        if self.confirm.decide(&[removed.preview()])? {
+            for topic in &topics {
+                removed.removed |= broker.remove_topic(topic).await?;
+            }
+        }
+        match self.output {
+            Format::Json => output::json(&removed)?,
+            Format::Table if removed.removed => output::line(removed.topic.as_bytes())?,
+            Format::Table => {}
+        }
+        Ok(())
+    }
+
+    /// The topic and its partitions; the topic last, so that an interrupted removal can be repeated.
+    async fn parts(&self, broker: &dyn Broker) -> Result<Vec<Topic>> {
+        let partitions = broker.partitions(&self.topic).await?;
+        let parts = (0..partitions).map(|number| partition::topic(&self.topic, number));
+        let mut topics: Vec<Topic> = parts.collect::<Result<_, _>>()?;
+        topics.push(self.topic.clone());
+        Ok(topics)
+    }
+}
+
+impl Removed {
+    fn preview(&self) -> String {
+        let partitions = match self.partitions {
+            0 => String::new(),
+            count => format!(", in {count} partitions"),
+        };
+        format!(
+            "topic {}: {}, {} scheduled, {}{partitions}",
+            self.topic,
+            counted(self.messages, "message", "messages"),
+            self.scheduled,
+            counted(self.groups, "group", "groups"),
+        )
+    }
+}
