@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use super::{PORTS, RedisServer, certificates};
+use super::{PORTS, RedisServer, certificates, clock};
 use crate::ports::Reserved;
 
 pub(super) const INSTALL: &str = "install it by `apt-get install redis-server`, or run the tests by `cargo xtask test`, which does it for you";
@@ -16,6 +16,7 @@ pub struct Builder {
     lines: Vec<(String, String)>,
     pub(super) password: Option<String>,
     pub(super) tls: bool,
+    pub(super) clock: bool,
     program: Option<String>,
 }
 
@@ -41,6 +42,12 @@ impl Builder {
     /// [`RedisServer::certificate_authority`]. Clients need no certificate.
     pub fn tls(mut self) -> Builder {
         self.tls = true;
+        self
+    }
+
+    /// Gives it a clock of its own, which [`RedisServer::set_clock`] makes wrong.
+    pub fn clock(mut self) -> Builder {
+        self.clock = true;
         self
     }
 
@@ -79,6 +86,9 @@ impl Builder {
             .port();
         if self.tls {
             certificates::write(folder.path()).map_err(|error| format!("certificates: {error}"))?;
+        }
+        if self.clock {
+            clock::prepare(folder.path()).map_err(|error| format!("clock: {error}"))?;
         }
         fs::write(
             folder.path().join("redis.conf"),

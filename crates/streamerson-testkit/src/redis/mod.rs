@@ -13,6 +13,7 @@
 
 mod builder;
 mod certificates;
+mod clock;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -172,6 +173,19 @@ impl RedisServer {
         }
     }
 
+    /// Makes its clock wrong by `seconds`, from now on. Only with [`Builder::clock`].
+    ///
+    /// # Panics
+    ///
+    /// When the clock cannot be set.
+    pub fn set_clock(&self, seconds: i64) {
+        assert!(
+            self.settings.clock,
+            "it was started with the clock of the system"
+        );
+        clock::set(self.folder.path(), seconds).expect("the clock can be set");
+    }
+
     /// Runs one command by redis-cli and answers what it printed, for example `server.cli(&["XLEN", "orders"])`.
     ///
     /// # Panics
@@ -216,6 +230,9 @@ impl RedisServer {
             .stdout(self.open_log()?)
             // Where it goes when its configuration is wrong.
             .stderr(self.open_log()?);
+        if self.settings.clock {
+            clock::apply(&mut command, self.folder.path());
+        }
         let _ = std::fs::remove_file(self.socket());
         let mut process = Process::spawn_with_files(&mut command, Some(self.folder.path()))
             .unwrap_or_else(|error| {
