@@ -9,6 +9,7 @@ import base64
 import json
 import re
 import sys
+import zlib
 from pathlib import Path
 
 FIELDS = ["id", "type", "corr", "reply", "meta", "data"]
@@ -70,6 +71,24 @@ def stream_key(namespace, topic):
     if is_dead_letters(topic):
         return f"{namespace}:{{{topic[: -len(':dlq')]}}}:dlq"
     return f"{namespace}:{{{topic}}}"
+
+
+def partition(key, partitions):
+    return zlib.crc32(key.encode()) % partitions
+
+
+def ordering_key(identifier, encoded):
+    """What decides the partition of a message: the `key` of its meta, else its id."""
+    try:
+        meta = read_meta(encoded)
+    except Invalid:
+        meta = {}
+    return meta.get("key", identifier)
+
+
+def may_be_divided(topic, partitions):
+    whole = is_dead_letters(topic) or is_inbox(topic)
+    return 1 <= partitions <= 1024 and not whole and is_topic(f"{topic}.{partitions - 1}")
 
 
 def correlation(message):
@@ -278,6 +297,21 @@ def check_keys(file):
         expect(vector["topic"], group and f"{stream}:delay:{group}", vector["delays"])
 
 
+def check_partitions(file):
+    for vector in file["keys"]:
+        key = vector["key"]
+        expect(key, zlib.crc32(key.encode()), vector["crc32"])
+        for partitions, number in vector["partitions"].items():
+            expect(key, partition(key, int(partitions)), number)
+    for vector in file["messages"]:
+        expect(vector["name"], ordering_key(vector["id"], vector["meta"].encode()), vector["key"])
+    for vector in file["topics"]:
+        expect(vector["topic"], f"{vector['topic']}.{vector['number']}", vector["partition"])
+        expect(vector["topic"], may_be_divided(vector["topic"], vector["number"] + 1), True)
+    for vector in file["indivisible"]:
+        expect(vector["topic"], may_be_divided(**vector), False)
+
+
 def check_positions(file):
     for vector in file["valid"]:
         major, minor = position(vector["text"])
@@ -301,6 +335,7 @@ CHECKS = {
     "messages": check_messages,
     "meta": check_meta,
     "names": check_names,
+    "partitions": check_partitions,
     "positions": check_positions,
 }
 

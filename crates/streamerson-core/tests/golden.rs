@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use streamerson_core::{Message, Meta, Name, Position, Start, Topic};
+use streamerson_core::{Message, Meta, Name, Position, Start, Topic, partition};
 
 fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../spec/vectors"))
@@ -58,6 +58,7 @@ fn every_file_of_vectors_has_its_test() {
         "messages.json",
         "meta.json",
         "names.json",
+        "partitions.json",
         "positions.json",
     ];
     assert_eq!(found, tested);
@@ -391,6 +392,77 @@ fn keys_are_made_of_valid_names() {
         let group = vector.group.map(|group| Name::new(group).unwrap());
         let delays = group.map(|group| format!("{}:delay:{group}", vector.stream));
         assert_eq!(vector.delays, delays);
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Partitions {
+    #[serde(rename = "about")]
+    _about: String,
+    keys: Vec<PartitionKey>,
+    messages: Vec<KeyedMessage>,
+    topics: Vec<PartitionTopic>,
+    indivisible: Vec<Indivisible>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PartitionKey {
+    key: String,
+    crc32: u32,
+    partitions: BTreeMap<u32, u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyedMessage {
+    name: String,
+    id: String,
+    meta: String,
+    key: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PartitionTopic {
+    topic: String,
+    number: u32,
+    partition: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Indivisible {
+    topic: String,
+    partitions: u32,
+}
+
+#[test]
+fn messages_belong_to_the_partitions_that_the_vectors_say() {
+    let vectors: Partitions = load("partitions");
+    for vector in vectors.keys {
+        for (partitions, number) in vector.partitions {
+            assert_eq!(vector.crc32 % partitions, number);
+            assert_eq!(partition::of(&vector.key, partitions), number);
+        }
+    }
+    for vector in vectors.messages {
+        let mut message = Message::new("a", "");
+        message.id = vector.id.into();
+        message.meta = vector.meta.into();
+        assert_eq!(partition::key(&message), vector.key, "{}", vector.name);
+    }
+    for vector in vectors.topics {
+        let topic = Topic::new(vector.topic).unwrap();
+        let part = partition::topic(&topic, vector.number).unwrap();
+        assert_eq!(part.as_str(), vector.partition);
+        assert!(partition::check(&topic, vector.number + 1).is_ok());
+    }
+    for vector in vectors.indivisible {
+        let topic = Topic::new(vector.topic).unwrap();
+        let divided = partition::check(&topic, vector.partitions);
+        assert!(divided.is_err(), "{topic} into {}", vector.partitions);
     }
 }
 

@@ -53,6 +53,7 @@ fn the_reader_in_python_notices_a_wrong_vector() {
         ("foreign.json", "missing-field", "unexpected-field"),
         ("names.json", "\"inbox\": true", "\"inbox\": false"),
         ("keys.json", "shop.eu:{orders.3}", "shop.eu:orders.3"),
+        ("partitions.json", "3421780262", "3421780263"),
         ("positions.json", "\"9-10\"", "\"11-10\""),
     ] {
         let folder = tempfile::tempdir().unwrap();

@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
-use streamerson_core::{Member, Position, Settlement, Start, Topic};
+use streamerson_core::time::unix_ms;
+use streamerson_core::{Append, Member, Once, Position, Settlement, Start, Topic};
 
-use super::trial::{LAST, LONG, Trial, membership, numbered, text};
+use super::trial::{LAST, LONG, Trial, Worker, membership, name, numbered, text, to};
 
 /// What [`after`] must find again.
 #[derive(Debug)]
@@ -17,6 +18,16 @@ pub struct Kept {
     positions: Vec<Position>,
     /// Which attempt the next delivery of what was held is.
     next_of_held: u32,
+    promises: Promises,
+}
+
+/// What was promised beside that.
+#[derive(Debug)]
+struct Promises {
+    topic: Topic,
+    effects: Topic,
+    stored_once: Position,
+    epoch: u64,
 }
 
 /// Leaves behind messages, a group that is halfway, and of what it was given: one settled with an output, one given back
@@ -30,7 +41,7 @@ pub async fn before(trial: &Trial) -> (Kept, Box<dyn Member>) {
     let mut held = worker.take(4).await;
     let mut receipt = || held.remove(0).receipt;
     let batch = vec![
-        Settlement::complete_with(receipt(), vec![super::trial::to(&output, "output")]),
+        Settlement::complete_with(receipt(), vec![to(&output, "output")]),
         Settlement::retry(receipt(), Duration::ZERO),
         Settlement::retry(receipt(), LONG),
     ];
@@ -43,6 +54,7 @@ pub async fn before(trial: &Trial) -> (Kept, Box<dyn Member>) {
         texts,
         positions,
         next_of_held: 2,
+        promises: promise(trial).await,
     };
     (kept, worker.member)
 }
@@ -84,4 +96,78 @@ pub async fn after(trial: &Trial, kept: Kept) {
     let group = &stats.groups[0];
     assert_eq!(group.pending, 1, "the retry that is not due");
     assert_eq!(group.oldest_pending, Some(kept.positions[2]));
+    find_kept(trial, kept.promises).await;
+}
+
+fn stored_once(topic: &Topic) -> Append {
+    to(topic, "once").once(Once::new("a", LONG))
+}
+
+async fn effect(trial: &Trial, worker: &mut Worker, topic: &Topic, effects: &Topic) {
+    trial.send(topic, &["effect"]).await;
+    let receipt = worker.one().await.receipt;
+    let settlement = Settlement::complete_with(receipt, vec![to(effects, "effect")]);
+    let settled = worker.settle_one(settlement.once(Once::new("order", LONG)));
+    settled.await.expect("settled");
+}
+
+/// A topic that is divided, with a message stored once, an effect that has happened, a lease, and two scheduled messages: one
+/// due soon, the other much later.
+async fn promise(trial: &Trial) -> Promises {
+    let (topic, effects) = (trial.topic(), trial.topic());
+    let mut worker = trial.join(&topic, "workers", "before").await;
+    effect(trial, &mut worker, &topic, &effects).await;
+    let stored_once = trial.append(vec![stored_once(&topic)]).await[0];
+    let delivery = worker.one().await;
+    worker.complete(delivery).await;
+    let due = |delay: Duration| unix_ms() + delay.as_millis() as u64;
+    let soon = to(&topic, "soon").due_at(due(trial.lease()));
+    let late = to(&topic, "late").due_at(due(LONG));
+    trial.append(vec![soon, late]).await;
+    trial.broker.divide(&topic, 4).await.expect("divide");
+    let (seat, ada) = (name("seat"), name("ada"));
+    let lease = trial.broker.acquire(&topic, &seat, &ada, LONG).await;
+    let epoch = lease.expect("acquire").epoch;
+    Promises {
+        topic,
+        effects,
+        stored_once,
+        epoch,
+    }
+}
+
+/// Nothing is stored, and nothing has an effect, a second time; what is due comes once; no epoch comes again.
+async fn find_kept(trial: &Trial, promises: Promises) {
+    let Promises {
+        topic,
+        effects,
+        epoch,
+        ..
+    } = promises;
+    let again = trial.append(vec![stored_once(&topic)]).await[0];
+    assert_eq!(again, promises.stored_once);
+    let mut worker = trial.join(&topic, "workers", "after").await;
+    let soon = worker.one().await;
+    assert_eq!(
+        (text(&soon.message), soon.receipt.attempt()),
+        ("soon".into(), 1)
+    );
+    worker.complete(soon).await;
+    let stats = trial.broker.stats(&topic).await.expect("stats");
+    assert_eq!(stats.scheduled, 1, "what is due later");
+    effect(trial, &mut worker, &topic, &effects).await;
+    assert_eq!(trial.texts_of(&effects).await, ["effect"]);
+    let expected = ["effect", "once", "soon", "effect"];
+    assert_eq!(trial.texts_of(&topic).await, expected);
+
+    let partitions = trial.broker.partitions(&topic).await;
+    assert_eq!(partitions.expect("partitions"), 4);
+    let (seat, broker) = (name("seat"), &trial.broker);
+    // It may have outlived the broker, or not.
+    let released = broker.release(&topic, &seat, &name("ada")).await;
+    released.expect("release");
+    let lease = broker.acquire(&topic, &seat, &name("bob"), LONG).await;
+    let lease = lease.expect("acquire");
+    assert_eq!(lease.holder, name("bob"));
+    assert!(lease.epoch > epoch, "{} after {epoch}", lease.epoch);
 }
