@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::{Error, Result};
 
+/// The header in which a caller's idempotency key travels.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
 /// The parsed `meta` of a message. Every key is optional; unknown keys are kept.
 ///
 /// ```

@@ -1,11 +1,13 @@
 //! Partitions: which of a topic's parts a message belongs to.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytestring::ByteString;
 use serde::Deserialize;
 
-use crate::{Error, Message, Result, Topic};
+use crate::meta::{Headers, IDEMPOTENCY_KEY};
+use crate::{Error, Message, Once, Result, Topic};
 
 /// The most partitions a topic can be divided into.
 pub const MOST: u32 = 1024;
@@ -27,7 +29,8 @@ pub fn topic(topic: &Topic, number: u32) -> Result<Topic> {
     Topic::new(format!("{topic}.{number}"))
 }
 
-/// The key under which a message is ordered: the `key` of its `meta`, else its id. What is not readable has no key.
+/// The key under which a message is ordered: the `key` of its `meta`; else what its caller means by its idempotency key, so
+/// that the same thing asked for twice is seen by the same owner; else its id. What is not readable has no key.
 ///
 /// ```
 /// use streamerson_core::{Message, Meta, partition};
@@ -42,18 +45,25 @@ pub fn key(message: &Message) -> ByteString {
     written_key(message).unwrap_or_else(|| message.id.clone())
 }
 
-/// The key that stands in the `meta` of a message.
+/// The key that the `meta` of a message says: its ordering key, or else its caller's idempotency key.
 pub fn written_key(message: &Message) -> Option<ByteString> {
     #[derive(Deserialize)]
     struct Keyed<'a> {
         #[serde(borrow, default)]
         key: Option<Cow<'a, str>>,
+        #[serde(default)]
+        hdr: Headers,
     }
     if message.meta.trim_ascii_start().first() != Some(&b'{') {
         return None;
     }
     let keyed: Keyed<'_> = serde_json::from_slice(&message.meta).ok()?;
-    keyed.key.map(|key| ByteString::from(key.into_owned()))
+    if let Some(key) = keyed.key {
+        return Some(key.into_owned().into());
+    }
+    let key = keyed.hdr.get(IDEMPOTENCY_KEY)?;
+    let once = Once::of_caller(&message.kind, key, Duration::ZERO);
+    once.ok().map(|once| once.key)
 }
 
 /// Refuses what a topic cannot be divided into, and topics that are not divided: dead letters and inboxes.
@@ -78,6 +88,28 @@ pub fn check(topic: &Topic, partitions: u32) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Meta;
+
+    #[test]
+    fn what_a_caller_asks_for_twice_has_the_same_key() {
+        let asked = |kind, key: Option<&str>, idempotency: &str| {
+            let mut meta = Meta {
+                key: key.map(str::to_owned),
+                ..Meta::default()
+            };
+            meta.hdr.append("Idempotency-Key", idempotency);
+            Message::new(kind, "").with_meta(&meta)
+        };
+        let by = |message: &Message| super::key(message);
+        assert_eq!(by(&asked("pay", None, "k")), by(&asked("pay", None, "k")));
+        assert_ne!(
+            by(&asked("pay", None, "k")),
+            by(&asked("refund", None, "k"))
+        );
+        assert_eq!(by(&asked("pay", Some("7"), "k")), "7");
+        let empty = asked("pay", None, "");
+        assert_eq!(by(&empty), empty.id);
+    }
 
     #[test]
     fn what_cannot_be_divided_is_refused() {

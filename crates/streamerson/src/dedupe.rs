@@ -3,12 +3,8 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use streamerson_core::meta::Headers;
+use streamerson_core::meta::{Headers, IDEMPOTENCY_KEY};
 use streamerson_core::{Error, Message, Once, Result};
-
-/// The header in which the caller's idempotency key travels, from HTTP and from
-/// [`idempotency_key`](crate::client::SendBuilder::idempotency_key).
-pub(crate) const HEADER: &str = "idempotency-key";
 
 /// Which messages are the same thing to a consumer group, and for how long: of these, only the first that succeeds has an
 /// effect in the broker. What follows from a later one is discarded in the step that settles it, and whoever asked gets the
@@ -84,7 +80,7 @@ fn caller_key(meta: &[u8]) -> Result<Option<String>> {
 
 /// The caller's key, if there is one.
 pub(crate) fn key_in(headers: &Headers) -> Option<&str> {
-    headers.get(HEADER).filter(|key| !key.is_empty())
+    headers.get(IDEMPOTENCY_KEY).filter(|key| !key.is_empty())
 }
 
 #[cfg(test)]

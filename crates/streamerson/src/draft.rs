@@ -5,10 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::Serialize;
+use streamerson_core::meta::IDEMPOTENCY_KEY;
 use streamerson_core::time::unix_ms;
 use streamerson_core::{Append, Error, Message, Meta, Once, Result, Topic};
-
-use crate::dedupe;
 
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 pub(crate) const OCTETS: &str = "application/octet-stream";
@@ -70,7 +69,7 @@ impl Draft {
     /// Tells workers the key of what is to happen once.
     pub(crate) fn idempotency_key(&mut self, key: String) {
         match Once::of_caller(&self.kind, &key, Duration::ZERO) {
-            Ok(_) => self.meta.hdr.append(dedupe::HEADER, key),
+            Ok(_) => self.meta.hdr.append(IDEMPOTENCY_KEY, key),
             Err(error) => self.fail(error),
         }
     }

@@ -354,3 +354,57 @@ mod outside {
         serving.stop().await.unwrap();
     }
 }
+
+mod ordered {
+    use super::*;
+
+    fn serve(broker: &Faulty, router: Router) -> Serving {
+        Serving::with(Arc::new(broker.clone()), router, |worker| {
+            worker.ordered_topic("orders", 8)
+        })
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_twice_is_seen_by_the_same_owner_and_happens_once() {
+        let broker = Faulty::default();
+        let charges = Charges::default();
+        let servings = [
+            serve(&broker, charges.router()),
+            serve(&broker, charges.router()),
+        ];
+        let client = client(&broker).await;
+        for key in ["a", "b", "c", "d"] {
+            let ask = || async {
+                let request = client.request("orders", "charge").idempotency_key(key);
+                let reply = soon(request.into_future()).await.unwrap();
+                reply.json::<u32>().unwrap()
+            };
+            assert_eq!(ask().await, ask().await);
+        }
+        assert_eq!((length(&broker, "charged").await, charges.runs()), (4, 8));
+        for serving in servings {
+            serving.stop().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_fence_grows_from_owner_to_owner() {
+        async fn fence(fence: Fence) -> String {
+            assert!(fence.epoch() > 0);
+            fence.to_string()
+        }
+        let broker = Faulty::default();
+        let client = client(&broker).await;
+        let mut fences = Vec::new();
+        for _ in 0..3 {
+            let serving = serve(&broker, Router::new().on("fence", fence));
+            for _ in 0..2 {
+                let request = client.request("orders", "fence").key("k");
+                let reply = soon(request.into_future()).await.unwrap();
+                fences.push(reply.text().unwrap().to_owned());
+            }
+            serving.stop().await.unwrap();
+        }
+        assert!(fences.is_sorted_by(|a, b| a < b), "{fences:?}");
+    }
+}

@@ -220,6 +220,7 @@ where
             &topic,
             service.clone(),
             member,
+            0,
             seat.as_ref(),
             &stop,
         )
@@ -268,12 +269,14 @@ async fn join(settings: &Settings, topic: &Topic, seat: Option<&Seat>) -> Result
     }
 }
 
-/// Works as `member` until it stops, settles what has ended, and leaves.
+/// Works as `member` until it stops, settles what has ended, and leaves. `epoch` is that of the lease under which it owns the
+/// topic, or 0.
 pub(super) async fn serve_member<S>(
     shared: &Shared,
     topic: &Topic,
     service: S,
     mut member: Box<dyn Member>,
+    epoch: u64,
     seat: Option<&Seat>,
     stop: &CancellationToken,
 ) -> Stopped
@@ -314,7 +317,7 @@ where
             retry: settings.retry,
             dedupe: settings.dedupe,
             agreements,
-            epoch: 0,
+            epoch,
         },
         concurrency: settings.concurrency,
         intake: shared.intake(),

@@ -30,6 +30,7 @@ where
     S::Future: Send,
 {
     let topic = membership.topic.clone();
+    let epoch = membership.fence.as_ref().map_or(0, |fence| fence.epoch);
     let drained = CancellationToken::new();
     let member = tokio::select! {
         joined = join(&shared, membership, permits, drain.clone(), drained.clone()) => joined,
@@ -43,7 +44,15 @@ where
         Err(error) => return Stopped::Lost(error),
     };
     let keeper = member.keeper();
-    let serving = serve_member(&shared, &topic, service, Box::new(member), None, &drained);
+    let serving = serve_member(
+        &shared,
+        &topic,
+        service,
+        Box::new(member),
+        epoch,
+        None,
+        &drained,
+    );
     tokio::select! {
         stopped = serving => stopped,
         never = keep(&keeper, &renewed) => never,
