@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use crate::lease::{Fence, Leases};
 use crate::message::Foreign;
 use crate::retention::{Retention, Trimmed};
-use crate::stats::TopicStats;
+use crate::stats::{Incidents, TopicStats};
 use crate::upkeep::Upkeep;
 use crate::{Durability, Message, Name, Position, Result, Start, Topic};
 
@@ -23,6 +23,11 @@ use crate::{Durability, Message, Name, Position, Result, Start, Topic};
 pub trait Broker: Leases + Upkeep + Debug + Send + Sync + 'static {
     /// What this broker is and what it promises. Read from the broker once, when it was connected.
     fn capabilities(&self) -> &Capabilities;
+
+    /// What happened here that no answer told. A broker that nothing can happen to keeps the default.
+    fn incidents(&self) -> Incidents {
+        Incidents::default()
+    }
 
     /// Appends each message to its topic, creating topics as needed, and answers positions in the order of the batch
     /// once they are stored at the broker's durability class. Messages of one batch to one topic keep their order.

@@ -62,6 +62,19 @@ pub struct MemberStats {
     pub idle: Duration,
 }
 
+/// What happened since the broker was connected that no answer told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Incidents {
+    /// Times that the connection was lost.
+    pub reconnects: u64,
+    /// Entries that were not messages, moved to the dead letters.
+    pub foreign_entries: u64,
+    /// Messages that were removed while a group had them pending: never processed. An alarm.
+    pub lost_messages: u64,
+    /// Times that a group, or its topic, was removed while a member worked in it. An alarm.
+    pub lost_groups: u64,
+}
+
 impl GroupStats {
     /// How long the oldest message that is not delivered yet has waited at `now_unix_ms`; zero when there is none.
     pub fn lag_age(&self, now_unix_ms: u64) -> Duration {

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use streamerson_core::broker::{Append, Broker, Capabilities, Inbox, Member, Membership, Reader};
 use streamerson_core::retention::{Retention, Trimmed};
-use streamerson_core::stats::TopicStats;
+use streamerson_core::stats::{Incidents, TopicStats};
 use streamerson_core::{Name, Position, Result, Start, Topic};
 use tokio::sync::watch;
 
@@ -112,6 +112,21 @@ impl fmt::Debug for RedisBroker {
 impl Broker for RedisBroker {
     fn capabilities(&self) -> &Capabilities {
         &self.shared.capabilities
+    }
+
+    fn incidents(&self) -> Incidents {
+        let Counters {
+            reconnects,
+            foreign_entries,
+            lost_messages,
+            lost_groups,
+        } = self.counters();
+        Incidents {
+            reconnects,
+            foreign_entries,
+            lost_messages,
+            lost_groups,
+        }
     }
 
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Position>>> {

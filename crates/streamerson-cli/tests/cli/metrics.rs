@@ -1,6 +1,7 @@
 //! The admin port of a running `dev`: what Prometheus and KEDA read.
 
 use serde_json::json;
+use streamerson_core::{Name, Start, Topic};
 use streamerson_testkit::redis::RedisServer;
 
 use crate::support::{Dev, http};
@@ -26,6 +27,17 @@ async fn dev_tells_prometheus_and_keda_how_it_stands() {
     ] {
         let (status, _) = dev.post("/hello/greet", r#"{"name":"Ada"}"#).await;
         assert_eq!(status, 200);
+        // Nobody waits for it, and it cannot become right: a dead letter.
+        dev.run(&["send", "hello", "greet", "--data", "7"])
+            .await
+            .ok();
+        let name = Topic::new("hello").unwrap().dead_letters();
+        let namespace = Name::new("streamerson").unwrap();
+        let broker = streamerson::connect_in(&dev.broker, namespace)
+            .await
+            .unwrap();
+        let mut letters = broker.read(&name, Start::Earliest).await.unwrap();
+        letters.next(1).await.unwrap();
         let text = metrics(&dev).await;
         for name in [
             "strm_build_info{",
@@ -35,8 +47,10 @@ async fn dev_tells_prometheus_and_keda_how_it_stands() {
             r#"strm_group_lag_seconds{topic="hello",group="demo"} 0"#,
             r#"strm_group_pending{topic="hello",group="demo"} "#,
             r#"strm_group_oldest_pending_seconds{topic="hello",group="demo"} "#,
-            r#"strm_topic_dead_letters{topic="hello"} 0"#,
-            r#"strm_worker_handled_total{worker="hello"} 1"#,
+            r#"strm_topic_dead_letters{topic="hello"} 1"#,
+            r#"strm_dead_letters_total{reason="invalid-payload"} 1"#,
+            r#"strm_worker_handled_total{worker="hello"} 2"#,
+            "strm_broker_lost_groups_total 0",
             r#"strm_worker_fenced_total{worker="notes"} 0"#,
         ] {
             assert!(text.contains(name), "{name} is not in {text}");

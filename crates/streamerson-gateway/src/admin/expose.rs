@@ -1,5 +1,6 @@
 //! Figures of topics, groups and workers in the text that Prometheus reads.
 
+use std::collections::BTreeMap;
 use std::fmt::Error;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use streamerson::worker::{Counters, WorkerStats};
-use streamerson_core::stats::GroupStats;
+use streamerson_core::stats::{GroupStats, Incidents};
 
 use super::figures::{Figures, TopicFigures};
 
@@ -22,6 +23,7 @@ const OTHER: &str = "(other)";
 #[derive(Debug)]
 pub(super) struct Exposed {
     pub(super) figures: Arc<Figures>,
+    pub(super) incidents: Incidents,
     pub(super) now_unix_ms: u64,
 }
 
@@ -109,6 +111,7 @@ impl Collector for Exposed {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value).encode(metric)?;
         }
+        self.incidents(&mut encoder)?;
         self.topics(&mut encoder)?;
         self.groups(&mut encoder)
     }
@@ -118,6 +121,42 @@ impl Collector for Exposed {
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 impl Exposed {
+    fn incidents(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let Incidents {
+            reconnects,
+            foreign_entries,
+            lost_messages,
+            lost_groups,
+        } = self.incidents;
+        let counts = [
+            (
+                "broker_reconnects",
+                "Times that this process lost its connection to the broker",
+                reconnects,
+            ),
+            (
+                "broker_foreign_entries",
+                "Entries that were not messages, moved to the dead letters by this process",
+                foreign_entries,
+            ),
+            (
+                "broker_lost_messages",
+                "Messages removed while a group had them pending, as found by this process",
+                lost_messages,
+            ),
+            (
+                "broker_lost_groups",
+                "Times that a group was removed while a member of this process worked in it",
+                lost_groups,
+            ),
+        ];
+        for (name, help, count) in counts {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(count).encode(metric)?;
+        }
+        Ok(())
+    }
+
     fn topics(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let topics = &self.figures.topics;
         type Figure = fn(&TopicFigures) -> u64;
@@ -208,7 +247,7 @@ impl Collector for Workers {
             return Ok(());
         }
         type Figure = fn(&WorkerStats) -> u64;
-        let figures: [(&str, &str, Figure); 8] = [
+        let figures: [(&str, &str, Figure); 10] = [
             (
                 "handled",
                 "Messages whose handling ended, well or not",
@@ -245,6 +284,16 @@ impl Collector for Workers {
                 "Processed messages removed by the retention",
                 |stats| stats.trimmed,
             ),
+            (
+                "overdue",
+                "Messages given up because their handlers did not end in time",
+                |stats| stats.overdue,
+            ),
+            (
+                "lost",
+                "Messages removed before a group had processed them",
+                |stats| stats.lost,
+            ),
         ];
         for (name, help, figure) in figures {
             let name = format!("worker_{name}");
@@ -254,6 +303,25 @@ impl Collector for Workers {
                 let counter = ConstCounter::new(figure(&counters.read()));
                 counter.encode(metric.encode_family(&labels)?)?;
             }
+        }
+        self.dead_letters(&mut encoder)
+    }
+}
+
+impl Workers {
+    fn dead_letters(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+        for (_, counters) in &*self.0 {
+            for (code, count) in counters.dead_letters() {
+                *reasons.entry(code).or_default() += count;
+            }
+        }
+        let help = "Messages that workers of this process moved to the dead letters";
+        let mut metric =
+            encoder.encode_descriptor("dead_letters", help, None, MetricType::Counter)?;
+        for (reason, count) in &reasons {
+            let labels = [("reason", reason.as_str())];
+            ConstCounter::new(*count).encode(metric.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -120,24 +120,33 @@ async fn look(broker: &dyn Broker, name: Topic) -> Result<Option<TopicFigures>> 
     let Some(stats) = of(broker, &name).await? else {
         return Ok(None);
     };
-    let letters = stats_of(broker, &name.dead_letters()).await?;
+    let mut dead_letters = 0;
+    for topic in partitions(broker, &name).await?.iter().chain([&name]) {
+        let letters = stats_of(broker, &topic.dead_letters()).await?;
+        dead_letters += letters.map_or(0, |letters| letters.length);
+    }
     Ok(Some(TopicFigures {
         name,
         stats,
-        dead_letters: letters.map_or(0, |letters| letters.length),
+        dead_letters,
     }))
 }
 
 /// How `topic` stands, its partitions taken together; none when there is no such topic.
 pub(super) async fn of(broker: &dyn Broker, topic: &Topic) -> Result<Option<TopicStats>> {
     let mut sum = stats_of(broker, topic).await?;
-    for number in 0..broker.partitions(topic).await? {
-        let part = partition::topic(topic, number)?;
+    for part in partitions(broker, topic).await? {
         if let Some(stats) = stats_of(broker, &part).await? {
             add(sum.get_or_insert_default(), stats);
         }
     }
     Ok(sum)
+}
+
+async fn partitions(broker: &dyn Broker, topic: &Topic) -> Result<Vec<Topic>> {
+    let count = broker.partitions(topic).await?;
+    let parts = (0..count).map(|number| partition::topic(topic, number));
+    parts.collect()
 }
 
 async fn stats_of(broker: &dyn Broker, topic: &Topic) -> Result<Option<TopicStats>> {

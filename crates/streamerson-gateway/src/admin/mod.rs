@@ -117,6 +117,7 @@ impl Admin {
     async fn metrics(&self) -> String {
         let exposed = Exposed {
             figures: self.figures.all().await,
+            incidents: self.gateway.broker().incidents(),
             now_unix_ms: unix_ms(),
         };
         let workers = Workers(self.workers.clone());

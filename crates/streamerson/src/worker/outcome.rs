@@ -16,7 +16,7 @@ use streamerson_core::{
     Append, Message, Meta, Name, Once, Receipt, Result, Settlement, Topic, dead_letter,
 };
 
-use super::stats::WorkerStats;
+use super::stats::{Counters, WorkerStats};
 use crate::draft::Draft;
 use crate::handler::Terms;
 use crate::reply::Source;
@@ -34,6 +34,8 @@ pub(super) struct Rules {
     pub(super) agreements: Agreements,
     /// Of the lease under which the topic is owned, or 0.
     pub(super) epoch: u64,
+    /// Where dead letters are counted by their reason.
+    pub(super) counters: Counters,
 }
 
 /// Why a message is not handled.
@@ -201,6 +203,7 @@ impl Rules {
             topic = %self.topic, position = %receipt.position(), kind = %message.kind, %problem,
             "a message failed, and is kept as a dead letter"
         );
+        self.counters.dead_letter(problem.code());
         let at = moment.unix_ms;
         let mut why = DeadLetter::new(&self.topic, &self.group, &self.member, receipt, at);
         why.code = problem.code().into();
@@ -277,6 +280,7 @@ mod tests {
             dedupe: None,
             agreements: Agreements::default(),
             epoch: 0,
+            counters: Counters::default(),
         }
     }
 
@@ -455,6 +459,17 @@ mod tests {
         let message = Message::new("order.create", "{}");
         let outcome = settle_by(&rules, &message, Problem::unavailable("busy", "later"));
         assert_eq!(completed(outcome)[0].topic.as_str(), "orders:dlq");
+    }
+
+    #[test]
+    fn dead_letters_are_counted_by_reason() {
+        let rules = rules();
+        let message = Message::new("order.create", "{}");
+        for code in ["wrong", "late", "wrong"] {
+            settle_by(&rules, &message, Problem::bad_request(code, "no"));
+        }
+        let counted = rules.counters.dead_letters();
+        assert_eq!((counted["wrong"], counted["late"]), (2, 1));
     }
 
     fn agreed(terms: Terms) -> Rules {

@@ -318,6 +318,7 @@ where
             dedupe: settings.dedupe,
             agreements,
             epoch,
+            counters: settings.counters.clone(),
         },
         concurrency: settings.concurrency,
         intake: shared.intake(),

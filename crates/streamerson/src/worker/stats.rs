@@ -1,9 +1,16 @@
 //! What a worker has done so far.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use serde::Serialize;
+
+/// How many reasons of dead letters are told apart: codes are the application's, and it may make up any number.
+const REASONS: usize = 100;
+/// The reason of all others.
+const OTHER: &str = "other";
 
 /// What a worker has done so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -49,9 +56,23 @@ struct Shared {
     overdue: AtomicU64,
     trimmed: AtomicU64,
     lost: AtomicU64,
+    letters: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Counters {
+    /// The messages moved to the dead letters, by the code of the reason. Of more than 100 codes, the rest is `other`.
+    pub fn dead_letters(&self) -> BTreeMap<String, u64> {
+        self.shared.letters.lock().clone()
+    }
+
+    /// Counts a dead letter by its reason.
+    pub(super) fn dead_letter(&self, code: &str) {
+        let mut letters = self.shared.letters.lock();
+        let known = letters.len() < REASONS || letters.contains_key(code);
+        let code = if known { code } else { OTHER };
+        *letters.entry(code.to_owned()).or_default() += 1;
+    }
+
     /// What has been counted so far.
     pub fn read(&self) -> WorkerStats {
         let Shared {
@@ -65,6 +86,7 @@ impl Counters {
             overdue,
             trimmed,
             lost,
+            letters: _,
         } = &*self.shared;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         WorkerStats {
@@ -98,5 +120,23 @@ impl Counters {
         add(&self.shared.overdue, more.overdue);
         add(&self.shared.trimmed, more.trimmed);
         add(&self.shared.lost, more.lost);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_bounded() {
+        let counters = Counters::default();
+        for n in 0..2 * REASONS {
+            counters.dead_letter(&format!("code-{n}"));
+            counters.dead_letter("code-0");
+        }
+        let letters = counters.dead_letters();
+        assert_eq!(letters.len(), REASONS + 1);
+        assert_eq!(letters["code-0"], 1 + 2 * REASONS as u64);
+        assert_eq!(letters[OTHER], REASONS as u64);
     }
 }
