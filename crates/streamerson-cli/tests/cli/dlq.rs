@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use streamerson_core::message::Foreign;
 use streamerson_core::meta::DeadLetter;
-use streamerson_core::{Append, Message, Start, Topic, dead_letter};
+use streamerson_core::{Append, Message, Start, Topic, dead_letter, partition};
 
-use crate::support::Place;
+use crate::support::{Place, on_both};
 
 fn orders() -> Topic {
     Topic::new("orders").unwrap()
@@ -58,17 +58,6 @@ async fn assert_all_moved_once(place: &Place, expected: BTreeSet<String>) {
     assert_eq!(place.messages("orders:dlq").await, []);
 }
 
-macro_rules! on_both {
-    ($($test:ident)*) => {
-        mod on_dev {
-            $(#[tokio::test] async fn $test() { super::$test(super::Place::dev().await).await; })*
-        }
-        mod on_redis {
-            $(#[tokio::test] async fn $test() { super::$test(super::Place::redis().await).await; })*
-        }
-    };
-}
-
 on_both! {
     letters_are_listed_filtered_and_counted_by_cause
     a_retried_letter_is_the_message_it_was
@@ -76,6 +65,7 @@ on_both! {
     an_interrupted_retry_goes_on_where_it_was
     a_killed_retry_loses_and_repeats_nothing
     a_look_changes_nothing_and_a_bound_holds
+    letters_of_partitions_are_letters_of_their_topic
     what_was_no_message_stays_and_is_told
     dropping_needs_a_yes_and_takes_only_what_is_meant
 }
@@ -250,6 +240,34 @@ async fn a_look_changes_nothing_and_a_bound_holds(place: Place) {
     assert_eq!(two.ok(), "retried 2\n");
     assert_eq!(place.messages("orders:dlq").await.len(), 3);
     assert_eq!(place.messages("orders").await.len(), 2);
+}
+
+async fn letters_of_partitions_are_letters_of_their_topic(place: Place) {
+    place.broker.divide(&orders(), 3).await.unwrap();
+    let mut letters = Vec::new();
+    for number in 0..3 {
+        let part = partition::topic(&orders(), number).unwrap();
+        let why = DeadLetter {
+            topic: part.to_string(),
+            ..DeadLetter::default()
+        };
+        letters.push(dead_letter::letter(&part, &Message::new("a", "1"), why));
+    }
+    append(&place, letters).await;
+    let listed = place
+        .run(&["dlq", "ls", "orders", "-o", "json"])
+        .await
+        .json();
+    assert_eq!(listed.as_array().unwrap().len(), 3);
+    let shown = place.run(&["topic", "show", "orders", "-o", "json"]).await;
+    assert_eq!(shown.json()["dead_letters"], 3);
+    let two = place.run(&["dlq", "retry", "orders", "--max", "2"]).await;
+    assert_eq!(two.ok(), "retried 2\n");
+    let rest = place.run(&["dlq", "retry", "orders"]).await;
+    assert_eq!(rest.ok(), "retried 1\n");
+    for part in ["orders.0", "orders.1", "orders.2"] {
+        assert_eq!(place.messages(part).await.len(), 1, "{part}");
+    }
 }
 
 async fn what_was_no_message_stays_and_is_told(place: Place) {

@@ -313,6 +313,19 @@ pub(crate) async fn http(method: &str, url: &str, body: &str) -> (u16, Value) {
     )
 }
 
+/// Makes two tests of each function that takes a [`Place`]: on the embedded broker through its port, and on Redis.
+macro_rules! on_both {
+    ($($test:ident)*) => {
+        mod on_dev {
+            $(#[tokio::test] async fn $test() { super::$test(super::Place::dev().await).await; })*
+        }
+        mod on_redis {
+            $(#[tokio::test] async fn $test() { super::$test(super::Place::redis().await).await; })*
+        }
+    };
+}
+pub(crate) use on_both;
+
 /// A broker that commands and the test itself talk to.
 pub(crate) struct Place {
     pub(crate) url: String,

@@ -5,18 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use streamerson_core::{Append, Membership, Message, Name, Settlement, Topic};
 
-use crate::support::Place;
-
-macro_rules! on_both {
-    ($($test:ident)*) => {
-        mod on_dev {
-            $(#[tokio::test] async fn $test() { super::$test(super::Place::dev().await).await; })*
-        }
-        mod on_redis {
-            $(#[tokio::test] async fn $test() { super::$test(super::Place::redis().await).await; })*
-        }
-    };
-}
+use crate::support::{Place, on_both};
 
 on_both! {
     a_topic_tells_what_it_holds

@@ -6,7 +6,7 @@ use streamerson_core::time::unix_ms;
 use streamerson_core::{Broker, Topic};
 
 use super::filter::Filter;
-use super::letter::{Letter, Letters};
+use super::letter::{Letter, Letters, sources};
 use super::summary::{CAUSES, Cause, Causes};
 use crate::duration::short;
 use crate::endpoint::BrokerArgs;
@@ -58,7 +58,7 @@ impl Ls {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
         let topics = match &self.topic {
-            Some(topic) => vec![topic.clone()],
+            Some(topic) => sources(&*broker, topic).await?,
             None => broker.topics().await?,
         };
         match self.summary {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::filter::Filter;
-use super::letter::{Letter, Letters};
+use super::letter::{Letter, Letters, sources};
 use super::pace;
 use crate::failure::{Exit, Failure, Result};
 use crate::output::message;
@@ -54,7 +54,7 @@ pub(super) struct Report {
     pub(super) dry_run: bool,
 }
 
-/// Moves the letters of one topic.
+/// Moves the letters of a topic and its partitions.
 pub(super) struct Moving<'a> {
     pub(super) broker: &'a dyn Broker,
     pub(super) topic: &'a Topic,
@@ -71,19 +71,21 @@ impl Moving<'_> {
     pub(super) async fn look(&self) -> Result<Report> {
         let mut report = self.report();
         report.dry_run = true;
-        let mut letters = self.letters().await?;
-        while report.matched - report.refused < self.most() {
-            let page = letters.next().await?;
-            if page.is_empty() {
-                break;
-            }
-            for letter in page.iter().filter(|letter| self.filter.matches(letter)) {
-                if report.matched - report.refused >= self.most() {
+        for topic in sources(self.broker, self.topic).await? {
+            let mut letters = self.letters(&topic).await?;
+            loop {
+                let page = letters.next().await?;
+                if page.is_empty() {
                     break;
                 }
-                report.matched += 1;
-                if let Err(error) = (self.outputs)(letter) {
-                    report.refuse(letter.position, &error);
+                for letter in page.iter().filter(|letter| self.filter.matches(letter)) {
+                    if report.chosen() >= self.most() {
+                        return Ok(report);
+                    }
+                    report.matched += 1;
+                    if let Err(error) = (self.outputs)(letter) {
+                        report.refuse(letter.position, &error);
+                    }
                 }
             }
         }
@@ -116,31 +118,33 @@ impl Moving<'_> {
     }
 
     async fn walk<'w>(&'w self, work: &mut Work<'w>, stop: &CancellationToken) -> Result<()> {
-        let mut letters = self.letters().await?;
-        let source = self.topic.dead_letters();
-        while !stop.is_cancelled() {
-            let page = letters.next().await?;
-            if page.is_empty() {
-                break;
-            }
-            for letter in page.iter().filter(|letter| self.filter.matches(letter)) {
-                if work.report.matched - work.report.refused >= self.most() {
-                    return Ok(());
+        for topic in sources(self.broker, self.topic).await? {
+            let mut letters = self.letters(&topic).await?;
+            while !stop.is_cancelled() {
+                let page = letters.next().await?;
+                if page.is_empty() {
+                    break;
                 }
-                let outputs = match (self.outputs)(letter) {
-                    Ok(outputs) => outputs,
-                    Err(error) => {
-                        work.report.matched += 1;
-                        work.report.refuse(letter.position, &error);
-                        continue;
+                for letter in page.iter().filter(|letter| self.filter.matches(letter)) {
+                    if work.report.chosen() >= self.most() {
+                        return Ok(());
                     }
-                };
-                if !work.room(self.done, stop).await? {
-                    return Ok(());
+                    match (self.outputs)(letter) {
+                        Err(error) => {
+                            work.report.matched += 1;
+                            work.report.refuse(letter.position, &error);
+                        }
+                        Ok(outputs) => {
+                            if !work.room(self.done, stop).await? {
+                                return Ok(());
+                            }
+                            work.report.matched += 1;
+                            let source = topic.dead_letters();
+                            let taken = self.take(source, letter.position, outputs);
+                            work.flight.push_back(taken);
+                        }
+                    }
                 }
-                work.report.matched += 1;
-                work.flight
-                    .push_back(self.take(source.clone(), letter.position, outputs));
             }
         }
         Ok(())
@@ -160,9 +164,9 @@ impl Moving<'_> {
         self.pace.max.unwrap_or(u64::MAX)
     }
 
-    async fn letters(&self) -> Result<Letters<'_>> {
+    async fn letters(&self, topic: &Topic) -> Result<Letters<'_>> {
         let (after, to) = self.filter.bounds(unix_ms());
-        Letters::of(self.broker, self.topic, after, to).await
+        Letters::of(self.broker, topic, after, to).await
     }
 
     fn report(&self) -> Report {
@@ -223,6 +227,11 @@ fn ticks(between: Duration) -> Interval {
 }
 
 impl Report {
+    /// Letters that are to be moved.
+    fn chosen(&self) -> u64 {
+        self.matched - self.refused
+    }
+
     fn count(&mut self, taken: Taken) -> Result<()> {
         match taken? {
             true => self.moved += 1,

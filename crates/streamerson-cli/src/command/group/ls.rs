@@ -1,11 +1,11 @@
 //! `streamerson group ls`.
 
 use clap::Args;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use streamerson_core::Topic;
 use streamerson_core::time::unix_ms;
 
-use super::parts;
-use crate::command::topic::stats;
+use crate::command::topic::{AT_ONCE, partitions, stats};
 use crate::endpoint::BrokerArgs;
 use crate::failure::{Exit, Failure, Result};
 use crate::figures::{GROUP, GroupFigures};
@@ -32,20 +32,32 @@ impl Ls {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
         let topics = match &self.topic {
-            Some(topic) => parts(&*broker, topic).await?,
+            Some(topic) => match partitions(&*broker, topic).await? {
+                parts if parts.is_empty() => vec![topic.clone()],
+                parts => parts,
+            },
             None => broker.topics().await?,
         };
         let now = unix_ms();
-        let mut groups = Vec::new();
-        let mut found = false;
-        for topic in &topics {
-            if let Some(stats) = stats(&*broker, topic).await? {
-                found = true;
-                let stats = stats.groups.into_iter();
-                groups.extend(stats.map(|group| GroupFigures::new(topic, group, now)));
-            }
-        }
-        if let (Some(topic), false) = (&self.topic, found) {
+        let look = async |topic: Topic| -> Result<_> {
+            let stats = stats(&*broker, &topic).await?;
+            Ok(stats.map(|stats| (topic, stats)))
+        };
+        let found: Vec<_> = stream::iter(topics)
+            .map(look)
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        let exists = found.iter().any(Option::is_some);
+        let groups: Vec<GroupFigures> = found
+            .into_iter()
+            .flatten()
+            .flat_map(|(topic, stats)| {
+                let groups = stats.groups.into_iter();
+                groups.map(move |group| GroupFigures::new(&topic, group, now))
+            })
+            .collect();
+        if let (Some(topic), false) = (&self.topic, exists) {
             return Err(Failure::new(
                 Exit::NotFound,
                 "topic-not-found",

@@ -7,7 +7,7 @@ mod show;
 
 use clap::{Args, Subcommand};
 use streamerson_core::stats::GroupStats;
-use streamerson_core::{Broker, Name, Topic, partition};
+use streamerson_core::{Broker, Name, Topic};
 
 use super::topic::stats;
 use crate::failure::{Exit, Failure, Result};
@@ -35,16 +35,6 @@ impl GroupCommand {
             Verb::Seek(seek) => seek.run().await,
             Verb::Rm(rm) => rm.run().await,
         }
-    }
-}
-
-/// The topics that hold the messages of `topic`: its partitions, or itself.
-async fn parts(broker: &dyn Broker, topic: &Topic) -> Result<Vec<Topic>> {
-    match broker.partitions(topic).await? {
-        0 => Ok(vec![topic.clone()]),
-        count => Ok((0..count)
-            .map(|number| partition::topic(topic, number))
-            .collect::<Result<_, _>>()?),
     }
 }
 

@@ -6,14 +6,11 @@ use serde::Serialize;
 use streamerson_core::Topic;
 use streamerson_core::stats::TopicStats;
 
-use super::stats;
+use super::{AT_ONCE, stats};
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
 use crate::figures::number;
 use crate::output::{self, Format};
-
-/// How many topics are asked about at once.
-const AT_ONCE: usize = 16;
 
 /// List the topics
 #[derive(Debug, Args)]

@@ -8,9 +8,12 @@ mod trim;
 
 use clap::{Args, Subcommand};
 use streamerson_core::stats::TopicStats;
-use streamerson_core::{Broker, ErrorKind, Topic};
+use streamerson_core::{Broker, ErrorKind, Topic, partition};
 
 use crate::failure::Result;
+
+/// How many topics are asked about at once.
+pub(crate) const AT_ONCE: usize = 16;
 
 /// Show, divide, trim and remove topics
 #[derive(Debug, Args)]
@@ -47,4 +50,11 @@ pub(crate) async fn stats(broker: &dyn Broker, topic: &Topic) -> Result<Option<T
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The partitions of `topic`; none when it is not divided.
+pub(crate) async fn partitions(broker: &dyn Broker, topic: &Topic) -> Result<Vec<Topic>> {
+    let count = broker.partitions(topic).await?;
+    let parts = (0..count).map(|number| partition::topic(topic, number));
+    Ok(parts.collect::<Result<_, _>>()?)
 }

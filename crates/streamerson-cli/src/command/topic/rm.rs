@@ -2,9 +2,9 @@
 
 use clap::Args;
 use serde::Serialize;
-use streamerson_core::{Broker, Topic, partition};
+use streamerson_core::Topic;
 
-use super::stats;
+use super::{partitions, stats};
 use crate::confirm::Confirm;
 use crate::endpoint::BrokerArgs;
 use crate::failure::{Exit, Failure, Result};
@@ -44,7 +44,9 @@ struct Removed {
 impl Rm {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
-        let topics = self.parts(&*broker).await?;
+        // The topic last, so that an interrupted removal can be repeated.
+        let mut topics = partitions(&*broker, &self.topic).await?;
+        topics.push(self.topic.clone());
         let mut found = false;
         let mut removed = Removed {
             topic: self.topic.to_string(),
@@ -77,15 +79,6 @@ impl Rm {
             Format::Table => {}
         }
         Ok(())
-    }
-
-    /// The topic and its partitions; the topic last, so that an interrupted removal can be repeated.
-    async fn parts(&self, broker: &dyn Broker) -> Result<Vec<Topic>> {
-        let partitions = broker.partitions(&self.topic).await?;
-        let parts = (0..partitions).map(|number| partition::topic(&self.topic, number));
-        let mut topics: Vec<Topic> = parts.collect::<Result<_, _>>()?;
-        topics.push(self.topic.clone());
-        Ok(topics)
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use streamerson_core::time::unix_ms;
 use streamerson_core::{Broker, Lease, Topic};
 
-use super::stats;
+use super::{partitions, stats};
 use crate::duration::short;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
@@ -54,11 +54,11 @@ impl Show {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
         let (topic, now) = (&self.topic, unix_ms());
-        let partitions = broker.partitions(topic).await?;
-        let stats = match partitions {
-            0 => broker.stats(topic).await?,
+        let parts = partitions(&*broker, topic).await?;
+        let stats = match parts.is_empty() {
+            true => broker.stats(topic).await?,
             // What is sent to a divided topic stands in its partitions.
-            _ => stats(&*broker, topic).await?.unwrap_or_default(),
+            false => stats(&*broker, topic).await?.unwrap_or_default(),
         };
         let (first, last) = (stats.first, stats.last);
         let groups = stats.groups.into_iter();
@@ -68,8 +68,8 @@ impl Show {
             first: first.map(|position| position.to_string()),
             last: last.map(|position| position.to_string()),
             scheduled: stats.scheduled,
-            partitions,
-            dead_letters: dead_letters(&*broker, topic).await?,
+            partitions: parts.len() as u32,
+            dead_letters: dead_letters(&*broker, topic, &parts).await?,
             leases: broker.leases(topic).await?.into_iter().map(held).collect(),
             groups: groups
                 .map(|group| GroupFigures::new(topic, group, now))
@@ -113,12 +113,17 @@ impl Show {
     }
 }
 
-async fn dead_letters(broker: &dyn Broker, topic: &Topic) -> Result<u64> {
+/// How many dead letters there are of the topic and its partitions.
+async fn dead_letters(broker: &dyn Broker, topic: &Topic, parts: &[Topic]) -> Result<u64> {
     if topic.is_dead_letters() || topic.is_inbox() {
         return Ok(0);
     }
-    let letters = stats(broker, &topic.dead_letters()).await?;
-    Ok(letters.map_or(0, |letters| letters.length))
+    let mut count = 0;
+    for topic in parts.iter().chain([topic]) {
+        let letters = stats(broker, &topic.dead_letters()).await?;
+        count += letters.map_or(0, |letters| letters.length);
+    }
+    Ok(count)
 }
 
 fn held(lease: Lease) -> Held {
