@@ -134,8 +134,7 @@ fn acknowledge(session: &mut Session, mut arguments: Arguments) -> BoxFuture<'_,
     .boxed()
 }
 
-/// Reads where a group is to begin: an id, or `$`.
-pub(in crate::port) fn start(arguments: &mut Arguments) -> Result<Start, Failure> {
+fn start(arguments: &mut Arguments) -> Result<Start, Failure> {
     if arguments.accept("$") {
         return Ok(Start::Latest);
     }
@@ -171,7 +170,7 @@ fn must_exist(session: &Session, key: &GroupKey) -> Result<(), Failure> {
 }
 
 /// What the engine says of a missing group, in the words of Redis's commands about groups.
-pub(in crate::port) fn no_group(
+pub(super) fn no_group(
     session: &Session,
     key: &GroupKey,
     error: streamerson_core::Error,
