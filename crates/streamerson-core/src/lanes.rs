@@ -171,6 +171,11 @@ impl<T> Lanes<T> {
         gone.into_iter().for_each(|position| self.settled(position));
     }
 
+    /// Whether the message at `position` is here, or is to come again.
+    pub fn contains(&self, position: Position) -> bool {
+        self.keys.contains_key(&position)
+    }
+
     /// The messages that were delivered and have not started.
     pub fn waiting(&self) -> Vec<Position> {
         let slots = self.lanes.values().flat_map(|lane| &lane.slots);
