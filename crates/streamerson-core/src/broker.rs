@@ -229,6 +229,10 @@ pub trait Member: Send {
     /// Waits until there is work, and answers up to `max` deliveries (at least one): what others gave up first, where
     /// the broker has noticed it, then new ones. Safe to cancel: what was taken meanwhile is answered by the next call.
     ///
+    /// After a failure something may have been delivered all the same, with an answer that got lost; it comes again when its
+    /// lease has run out, and may come after what is newer. So a member with a [fence](Membership::fence), which may have an
+    /// order to keep, is told every such failure, and finds in [`Upkeep::pending`] what it was not told.
+    ///
     /// An entry that is not a message is moved to the dead letters by the broker, and not delivered.
     fn next(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>>>;
 

@@ -187,8 +187,10 @@ impl RedisMember {
             return self.begin_again().await;
         }
         match error.kind() {
-            // The next claim finds what this one may have taken.
-            ErrorKind::Unavailable | ErrorKind::Unknown => {
+            // The next claim finds what this one may have taken. An owner is told: it must not take what is newer before.
+            ErrorKind::Unavailable | ErrorKind::Unknown
+                if self.seat().membership.fence.is_none() =>
+            {
                 tracing::warn!(%error, "could not look for what other members gave up");
                 Ok(())
             }

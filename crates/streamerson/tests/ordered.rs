@@ -18,13 +18,14 @@ use streamerson::core::retention::{Retention, Trimmed};
 use streamerson::core::retry::RetryPolicy;
 use streamerson::core::stats::TopicStats;
 use streamerson::core::{
-    Append, Broker, Entry, Inbox, Member, Membership, Meta, Name, Pending, Position, Reader,
-    Result, Start, Topic, Upkeep, partition,
+    Append, Broker, Delivery, Entry, Inbox, Member, Membership, Meta, Name, Pending, Position,
+    Reader, Result, Settler, Start, Topic, Upkeep, partition,
 };
 use streamerson::{
-    Attempt, Client, Json, Message, NoReply, Problem, Publish, Router, State, Worker,
+    Attempt, Client, Json, Message, NoReply, Problem, Publish, Router, State, Worker, connect,
 };
-use support::{away, entries, soon, topic, until};
+use streamerson_testkit::redis::RedisServer;
+use support::{away, entries, soon, topic, unanswered, until};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
@@ -177,25 +178,24 @@ async fn hold(State(held): State<Held>, message: Message) -> (Publish, NoReply) 
     count(message).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_keep_their_order_while_replicas_join_leave_and_die() {
+/// Replicas join, leave and die while a producer sends: every message has one effect, in the order of its key.
+async fn crowd(shared: Arc<dyn Broker>) {
     const KEYS: u64 = 20;
     const EACH: u64 = 60;
-    let broker = MemoryBroker::new();
-    let shared: Arc<dyn Broker> = Arc::new(broker.clone());
+    let broker = &*shared;
     let router = Router::new().on("count", count);
     let start = || Replica::start(shared.clone(), router.clone());
     let sending = async {
         for n in 0..EACH {
             let batch = (0..KEYS).map(|key| numbered(&format!("k{key}"), n));
-            send(&broker, batch.collect()).await;
+            send(broker, batch.collect()).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     let crowd = async {
         let reached = async |share: u64| {
             soon(entries(
-                &broker,
+                broker,
                 &topic("effects"),
                 (KEYS * EACH * share / 100) as usize,
             ))
@@ -217,8 +217,8 @@ async fn keys_keep_their_order_while_replicas_join_leave_and_die() {
         (third, start())
     };
     let ((third, fifth), ()) = tokio::join!(crowd, sending);
-    let effects = soon(effects(&broker, (KEYS * EACH) as usize)).await;
-    settled(&broker).await;
+    let effects = soon(effects(broker, (KEYS * EACH) as usize)).await;
+    settled(broker).await;
     third.stop().await;
     fifth.stop().await;
     assert_eq!(effects.len() as u64, KEYS);
@@ -227,6 +227,28 @@ async fn keys_keep_their_order_while_replicas_join_leave_and_die() {
     }
     let stats = broker.stats(&topic("effects")).await.unwrap();
     assert_eq!(stats.length, KEYS * EACH, "each message had one effect");
+}
+
+mod keys_keep_their_order_while_replicas_join_leave_and_die {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn in_memory() {
+        crowd(Arc::new(MemoryBroker::new())).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn embedded() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("embedded:{}", folder.path().display());
+        crowd(connect(&url).await.unwrap()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn on_redis() {
+        let server = RedisServer::start().await;
+        crowd(connect(&server.url()).await.unwrap()).await;
+    }
 }
 
 #[tokio::test]
@@ -553,11 +575,53 @@ async fn wrong_settings_are_refused() {
     }
 }
 
-/// The in-memory broker, with a member whose requests for leases do not arrive.
+#[tokio::test]
+async fn an_answer_that_got_lost_does_not_change_the_order() {
+    let broker = Cut::default();
+    send(&broker.broker, (0..3).map(|n| numbered("a", n)).collect()).await;
+    broker.lose.store(true, Ordering::SeqCst);
+    let replica = Replica::start(Arc::new(broker.clone()), Router::new().on("count", count));
+    until(|| !broker.lose.load(Ordering::SeqCst)).await;
+    send(&broker.broker, (3..6).map(|n| numbered("a", n)).collect()).await;
+    send(&broker.broker, vec![numbered("b", 0)]).await;
+    let effects = soon(effects(&broker.broker, 7)).await;
+    replica.stop().await;
+    assert_eq!(effects["a"], [0, 1, 2, 3, 4, 5]);
+}
+
+/// The in-memory broker, with members whose requests for leases do not arrive, or which lose what they were given.
 #[derive(Debug, Clone, Default)]
 struct Cut {
     broker: MemoryBroker,
     cut: Arc<AtomicBool>,
+    /// The next delivery gets lost.
+    lose: Arc<AtomicBool>,
+}
+
+struct Losing {
+    member: Box<dyn Member>,
+    lose: Arc<AtomicBool>,
+}
+
+impl Member for Losing {
+    fn next(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>>> {
+        async move {
+            let given = self.member.next(max).await?;
+            match self.lose.swap(false, Ordering::SeqCst) {
+                true => Err(unanswered()),
+                false => Ok(given),
+            }
+        }
+        .boxed()
+    }
+
+    fn settler(&self) -> Arc<dyn Settler> {
+        self.member.settler()
+    }
+
+    fn leave(self: Box<Self>) -> BoxFuture<'static, Result<()>> {
+        self.member.leave()
+    }
 }
 
 impl Leases for Cut {
@@ -618,7 +682,12 @@ impl Broker for Cut {
     }
 
     fn join(&self, membership: Membership) -> BoxFuture<'_, Result<Box<dyn Member>>> {
-        self.broker.join(membership)
+        async move {
+            let member = self.broker.join(membership).await?;
+            let lose = self.lose.clone();
+            Ok(Box::new(Losing { member, lose }) as Box<dyn Member>)
+        }
+        .boxed()
     }
 
     fn inbox(&self) -> BoxFuture<'_, Result<Inbox>> {

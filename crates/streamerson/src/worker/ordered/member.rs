@@ -3,7 +3,7 @@
 //! To the runner it looks like any member: what [`Member::next`] answers is to be handled now. Between the broker and the
 //! runner stand the [`Lanes`]; they learn from the settler what was settled and what is to come again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub(super) struct LanedMember {
     permits: Arc<Semaphore>,
     drain: CancellationToken,
     drained: CancellationToken,
+    /// It may not know all that was delivered.
+    unsure: bool,
     /// When to look whether what is to come again is still there.
     check_at: Instant,
     /// Not before this, a partition that is full is asked for what is due again.
@@ -58,10 +60,12 @@ struct State {
     due: HashMap<Position, Instant>,
     /// Delivered again while it ran: whoever works on it may have given it up.
     again: Vec<Delivery>,
+    /// What was settled since a look at what is pending began.
+    settled: Option<HashSet<Position>>,
 }
 
 impl LanedMember {
-    /// The owner under `membership`, which has a fence. Joins, and keeps the places of what waits for another try.
+    /// The owner under `membership`, which has a fence.
     ///
     /// Once `drain` is cancelled, nothing new is taken; `drained` is cancelled when what could be started has been settled.
     pub(super) async fn join(
@@ -72,18 +76,13 @@ impl LanedMember {
         drained: CancellationToken,
     ) -> Result<LanedMember> {
         let inner = broker.join(membership.clone()).await?;
-        let mut state = State {
+        let state = State {
             lanes: Lanes::new(MOST, MOST_BYTES),
             running: HashMap::new(),
             due: HashMap::new(),
             again: Vec::new(),
+            settled: None,
         };
-        for parked in takeover::parked(&*broker, &membership).await? {
-            state.lanes.expect(parked.position, parked.key);
-            state
-                .due
-                .insert(parked.position, Instant::now() + parked.due + SLACK);
-        }
         let lease = membership.lease;
         Ok(LanedMember {
             inner,
@@ -97,6 +96,7 @@ impl LanedMember {
             permits,
             drain,
             drained,
+            unsure: true,
             check_at: Instant::now() + 2 * lease,
             patience: None,
         })
@@ -171,17 +171,43 @@ impl LanedMember {
         self.patience = (full && !expected).then(|| Instant::now() + self.shared.lease / 5);
     }
 
-    /// Forgets what is to come again and was removed, so that its key does not wait for ever.
-    async fn check(&mut self) -> Result<()> {
-        self.check_at = Instant::now() + 2 * self.shared.lease;
-        if self.shared.state.lock().lanes.awaited() == 0 {
-            return Ok(());
+    fn must_check(&mut self) -> bool {
+        if self.unsure || self.check_at > Instant::now() {
+            return self.unsure;
         }
+        self.check_at = Instant::now() + 2 * self.shared.lease;
+        self.shared.state.lock().lanes.awaited() > 0
+    }
+
+    /// Compares what is here with what is delivered and not settled. What is missing here was left by the owner before, or its
+    /// answer got lost: it is expected. What is expected and was removed is not waited for any more.
+    async fn check(&mut self) -> Result<()> {
+        self.shared.state.lock().settled = Some(HashSet::new());
         let pending = takeover::pending(&*self.broker, &self.membership).await?;
-        let mut state = self.shared.state.lock();
-        let State { lanes, due, .. } = &mut *state;
-        lanes.retain_awaited(|position| pending.contains_key(&position));
-        due.retain(|position, _| pending.contains_key(position));
+        let shared = &self.shared;
+        let is_pending: HashSet<Position> = pending.keys().copied().collect();
+        let known = |position| shared.state.lock().lanes.contains(position);
+        let expected = takeover::expected(&*self.broker, &self.membership, pending, known).await?;
+        let mut state = shared.state.lock();
+        let State {
+            lanes,
+            due,
+            settled,
+            ..
+        } = &mut *state;
+        let settled = settled.take().unwrap_or_default();
+        lanes.retain_awaited(|position| is_pending.contains(&position));
+        due.retain(|position, _| is_pending.contains(position));
+        for expected in expected {
+            if settled.contains(&expected.position) {
+                continue;
+            }
+            lanes.expect(expected.position, expected.key);
+            let after = expected.due.unwrap_or(shared.lease) + SLACK;
+            due.insert(expected.position, Instant::now() + after);
+        }
+        self.unsure = false;
+        self.check_at = Instant::now() + 2 * shared.lease;
         Ok(())
     }
 }
@@ -216,6 +242,10 @@ impl Member for LanedMember {
                     return Ok(started);
                 }
                 permit = None;
+                if self.must_check() {
+                    self.check().await?;
+                    continue;
+                }
                 let need = self.need(max.max(1));
                 let (check_at, drain) = (self.check_at, self.drain.clone());
                 let draining = drain.is_cancelled();
@@ -244,11 +274,15 @@ impl Member for LanedMember {
                     () = &mut changed => (),
                     () = drain.cancelled(), if !draining => (),
                     granted = may_run => permit = granted,
-                    taken = work => {
-                        let (taken, full) = taken?;
-                        self.take(taken, full);
-                    }
-                    () = tokio::time::sleep_until(check_at) => self.check().await?,
+                    taken = work => match taken {
+                        Ok((taken, full)) => self.take(taken, full),
+                        Err(error) => {
+                            // What it was given may have got lost with the answer.
+                            self.unsure = true;
+                            return Err(error);
+                        }
+                    },
+                    () = tokio::time::sleep_until(check_at) => (),
                 }
             }
         }
@@ -326,6 +360,9 @@ impl State {
             None => {
                 self.lanes.settled(position);
                 self.due.remove(&position);
+                if let Some(settled) = &mut self.settled {
+                    settled.insert(position);
+                }
             }
             Some(after) => {
                 self.lanes.parked(position);

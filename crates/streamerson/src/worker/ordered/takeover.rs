@@ -1,22 +1,22 @@
-//! What an owner finds: messages that wait for another try, before which nothing of their keys may start.
-//!
-//! What its predecessor worked on needs no care: the broker gives it to the owner first, in order.
+//! What is delivered and not settled, and not known to the owner: left by its predecessor, or given to it in an answer that
+//! got lost. It comes again; until it does, nothing of its keys may start.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use streamerson_core::{Broker, Membership, Pending, Position, Result, partition};
+use streamerson_core::{Broker, Entry, Membership, Pending, Position, Result, partition};
 
 /// How many are asked for at a time.
-const PAGE: usize = 500;
+const PAGE: usize = 256;
 
-/// A message that was given back, to be delivered again.
+/// A message that will be delivered again.
 #[derive(Debug)]
-pub(super) struct Parked {
+pub(super) struct Expected {
     pub(super) position: Position,
     pub(super) key: ByteString,
-    pub(super) due: Duration,
+    /// When it is due, if it was given back.
+    pub(super) due: Option<Duration>,
 }
 
 /// Everything delivered and not settled.
@@ -37,21 +37,34 @@ pub(super) async fn pending(
     }
 }
 
-/// Everything that is due later, with its key. What is no message, or is not there any more, has none, and is left out.
-pub(super) async fn parked(broker: &dyn Broker, membership: &Membership) -> Result<Vec<Parked>> {
-    let mut parked = Vec::new();
-    for (position, pending) in pending(broker, membership).await? {
-        let Some(due) = pending.due.filter(|due| !due.is_zero()) else {
+/// Of `pending`, what is not `known`, with its key. What is no message, or is not there any more, has none, and is left out.
+pub(super) async fn expected(
+    broker: &dyn Broker,
+    membership: &Membership,
+    pending: BTreeMap<Position, Pending>,
+    known: impl Fn(Position) -> bool,
+) -> Result<Vec<Expected>> {
+    let mut expected = Vec::new();
+    let mut page: Vec<Entry> = Vec::new();
+    for (position, pending) in pending {
+        if known(position) {
             continue;
-        };
-        let entries = broker.range(&membership.topic, before(position), 1).await?;
-        let entry = entries.into_iter().find(|entry| entry.position == position);
-        if let Some(Ok(message)) = entry.map(|entry| entry.message) {
-            let key = partition::key(&message);
-            parked.push(Parked { position, key, due });
+        }
+        if page.last().is_none_or(|last| last.position < position) {
+            page = broker
+                .range(&membership.topic, before(position), PAGE)
+                .await?;
+        }
+        let entry = page.iter().find(|entry| entry.position == position);
+        if let Some(Ok(message)) = entry.map(|entry| &entry.message) {
+            expected.push(Expected {
+                position,
+                key: partition::key(message),
+                due: pending.due,
+            });
         }
     }
-    Ok(parked)
+    Ok(expected)
 }
 
 /// The last position before this one.
