@@ -144,3 +144,72 @@ pub(super) fn no_group(topic: &Topic, group: &Name) -> Error {
         format!("topic {topic} has no group {group}; a group begins when its first member joins"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Fence, Message};
+
+    const HOUR: u64 = 3_600_000;
+    const NOON: u64 = 1_763_900_000_000;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn at(monotonic: u64, unix_ms: u64) -> Now {
+        Now { monotonic, unix_ms }
+    }
+
+    fn to(topic: &Topic, text: &'static str) -> Append {
+        Append::new(topic.clone(), Message::new("a", text))
+    }
+
+    fn owner(topic: &Topic, epoch: u64) -> Membership {
+        Membership {
+            fence: Some(Fence {
+                lease: name("owner"),
+                epoch,
+            }),
+            ..Membership::new(topic.clone(), name("workers"), name("ada"))
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_loses_nothing_and_ends_no_lease() {
+        let topic = Topic::new("orders").unwrap();
+        let mut topics = Topics::default();
+        let start = at(0, NOON);
+        let leases = &mut topics.state(&topic, start).leases;
+        let epoch = leases.acquire(&name("owner"), &name("ada"), 5000, 0).epoch;
+        let ada = owner(&topic, epoch);
+        topics.state(&topic, start).join(&ada, start).unwrap();
+        let scheduled = to(&topic, "due").due_at(NOON + 1000);
+        topics.append(scheduled, start).unwrap();
+        let once = || to(&topic, "once").once(Once::new("a", Duration::from_secs(60)));
+        let first = topics.append(once(), start).unwrap();
+
+        // Two hours back: what is due comes later, positions go on, keys and leases stay.
+        let back = at(1000, NOON - 2 * HOUR);
+        assert_eq!(topics.append(once(), back).unwrap(), first);
+        assert!(topics.append(to(&topic, "back"), back).unwrap() > first);
+        assert_eq!(topics.state(&topic, back).stats(back).scheduled, 1);
+        // Two hours forth: it comes, once.
+        let forth = at(2000, NOON + 2 * HOUR);
+        assert_eq!(topics.append(once(), forth).unwrap(), first);
+        let state = topics.state(&topic, forth);
+        assert_eq!(state.stats(forth).scheduled, 0);
+        let deliveries = state.deliver(&ada, forth, 10).unwrap();
+        let texts = deliveries.iter().map(|it| it.message.data.clone());
+        assert_eq!(texts.collect::<Vec<_>>(), ["once", "back", "due"]);
+        // And back again: what is held stays held, and its lease runs by the other clock.
+        let again = at(4999, NOON);
+        let state = topics.state(&topic, again);
+        assert!(state.check_fence(&ada, again).is_ok());
+        assert!(state.deliver(&ada, again, 10).unwrap().is_empty());
+        let over = at(5000, NOON);
+        assert!(topics.state(&topic, over).check_fence(&ada, over).is_err());
+    }
+}
