@@ -7,10 +7,10 @@ use serde::{Serialize, Serializer};
 use streamerson_core::Position;
 
 use super::{EXAMPLES, Finding, Terms};
-use crate::chaos::record::{Handling, Record};
+use crate::chaos::record::{Handling, Kind, Record};
 
-/// From the kill of a worker to the moment another one begins with what it had in hand. Kills near another fault that keeps
-/// the broker from its work are left out.
+/// From the kill of a worker to the moment another one begins with what it had in hand. Left out is what happened near a fault
+/// that keeps the broker from its work, or while a poisoned message was about, which kills who has just taken over.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Takeovers {
     pub(crate) count: usize,
@@ -40,6 +40,7 @@ pub(super) fn measure(record: &Record, lease: Duration) -> Takeovers {
             .or_default()
             .push(handling);
     }
+    let disturbances = disturbances(record, lease);
     let mut waits = Vec::new();
     for handlings in by_position.values_mut().filter(|h| h.len() > 1) {
         handlings.sort_by_key(|handling| handling.began);
@@ -48,10 +49,9 @@ pub(super) fn measure(record: &Record, lease: Duration) -> Takeovers {
             let Some(&at) = killed.get(&victim.worker) else {
                 continue;
             };
-            // What was settled before the kill comes again only when the group is lost.
-            let disturbed = record.episodes.iter().any(|window| {
-                window.fault.excuses_callers() && window.touches(at, heir.began, lease)
-            });
+            let disturbed = disturbances
+                .iter()
+                .any(|(from, to)| *from <= heir.began && at <= *to);
             if victim.began <= at && at <= heir.began && !disturbed {
                 waits.push(Wait {
                     victim,
@@ -62,6 +62,25 @@ pub(super) fn measure(record: &Record, lease: Duration) -> Takeovers {
         }
     }
     Takeovers::of(waits)
+}
+
+/// Times in which a takeover says nothing about how soon it is.
+fn disturbances(record: &Record, lease: Duration) -> Vec<(Duration, Duration)> {
+    // What was settled before the kill comes again when the group is lost.
+    let episodes = record.episodes.iter();
+    let episodes = episodes
+        .filter(|window| window.fault.excuses_callers())
+        .map(|window| (window.from, window.to + lease));
+    let poison = record.calls.iter().filter(|call| call.kind == Kind::Poison);
+    let poison = poison.map(|call| {
+        let handlings = record.handlings.iter();
+        let last = handlings
+            .filter(|handling| call.positions.contains(&handling.position))
+            .map(|handling| handling.began)
+            .max();
+        (call.began, last.unwrap_or(call.ended) + 2 * lease)
+    });
+    episodes.chain(poison).collect()
 }
 
 /// Whether they were soon enough, where that was asked for.
