@@ -1,8 +1,8 @@
 //! What a broker holds after a run: read as anybody may read it, not as a member of the group.
 
-use streamerson_core::{Broker, Entry, ErrorKind, Position, Start, Topic};
+use streamerson_core::{Broker, Entry, ErrorKind, Start, Topic};
 
-use super::record::{Effect, Letter, Record, Stored};
+use super::record::{Effect, Letter, Place, Record, Stored};
 use super::settings::Names;
 use super::worker::Published;
 use crate::failure::Result;
@@ -12,12 +12,18 @@ const PAGE: usize = 1024;
 
 /// Reads the work, its effects and the dead letters into `record`.
 pub(crate) async fn read(broker: &dyn Broker, names: &Names, record: &mut Record) -> Result<()> {
-    for entry in all(broker, &names.work).await? {
-        if let Ok(message) = entry.message {
-            record.entries.push(Stored {
-                position: entry.position,
-                id: message.id,
-            });
+    for (stream, topic) in names.streams()? {
+        for entry in all(broker, &topic).await? {
+            let position = entry.position;
+            if let Ok(message) = entry.message {
+                record.entries.push(Stored {
+                    place: Place { stream, position },
+                    id: message.id,
+                });
+            }
+        }
+        for entry in all(broker, &topic.dead_letters()).await? {
+            record.letters.extend(letter(stream, entry));
         }
     }
     for entry in all(broker, &names.effects).await? {
@@ -25,36 +31,41 @@ pub(crate) async fn read(broker: &dyn Broker, names: &Names, record: &mut Record
         let message = entry.message.ok();
         let published = message.and_then(|m| serde_json::from_slice::<Published>(&m.data).ok());
         record.effects.push(match published {
-            Some(Published { id, nonce }) => Effect {
+            Some(Published { id, nonce, turn }) => Effect {
                 id: id.into(),
                 nonce,
+                turn,
             },
             None => Effect {
                 id: format!("unreadable effect at {}", entry.position).into(),
                 nonce: 0,
+                turn: None,
             },
         });
-    }
-    for entry in all(broker, &names.work.dead_letters()).await? {
-        if let Ok(message) = entry.message {
-            let why = message.parse_meta().ok().and_then(|meta| meta.dlq);
-            let why = why.unwrap_or_default();
-            record.letters.push(Letter {
-                position: why.position.parse::<Position>().ok(),
-                attempts: why.attempts,
-                id: message.id,
-            });
-        }
     }
     Ok(())
 }
 
+fn letter(stream: u32, entry: Entry) -> Option<Letter> {
+    let message = entry.message.ok()?;
+    let why = message.parse_meta().ok().and_then(|meta| meta.dlq);
+    let why = why.unwrap_or_default();
+    let position = why.position.parse().ok();
+    Some(Letter {
+        place: position.map(|position| Place { stream, position }),
+        attempts: why.attempts,
+        id: message.id,
+    })
+}
+
 /// Removes what the run has stored.
 pub(crate) async fn clean(broker: &dyn Broker, names: &Names) -> Result<()> {
-    let letters = names.work.dead_letters();
-    for topic in [&names.work, &names.effects, &letters] {
-        broker.remove_topic(topic).await?;
+    for (_, topic) in names.streams()? {
+        broker.remove_topic(&topic.dead_letters()).await?;
+        broker.remove_topic(&topic).await?;
     }
+    broker.remove_topic(&names.keyed).await?;
+    broker.remove_topic(&names.effects).await?;
     Ok(())
 }
 

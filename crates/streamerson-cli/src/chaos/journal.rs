@@ -4,17 +4,15 @@ use std::collections::HashMap;
 use std::str::FromStr;
 use std::time::Duration;
 
-use streamerson_core::Position;
-
-use super::record::Handling;
+use super::record::{Handling, Place};
 
 /// One line of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Line {
     /// A handler began.
-    Began { at: Duration, position: Position },
+    Began { at: Duration, place: Place },
     /// It ended.
-    Ended { at: Duration, position: Position },
+    Ended { at: Duration, place: Place },
     /// So many results of this worker were refused by now.
     Fenced(u64),
 }
@@ -22,8 +20,8 @@ pub(crate) enum Line {
 impl std::fmt::Display for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Line::Began { at, position } => write!(f, "began {} {position}", at.as_micros()),
-            Line::Ended { at, position } => write!(f, "ended {} {position}", at.as_micros()),
+            Line::Began { at, place } => write!(f, "began {} {place}", at.as_micros()),
+            Line::Ended { at, place } => write!(f, "ended {} {place}", at.as_micros()),
             Line::Fenced(count) => write!(f, "fenced {count}"),
         }
     }
@@ -41,10 +39,14 @@ impl FromStr for Line {
             return Ok(Line::Fenced(number));
         }
         let at = Duration::from_micros(number);
-        let position = word()?.parse().map_err(drop)?;
+        let (stream, position) = word()?.split_once(':').ok_or(())?;
+        let place = Place {
+            stream: stream.parse().map_err(drop)?,
+            position: position.parse().map_err(drop)?,
+        };
         match kind {
-            "began" => Ok(Line::Began { at, position }),
-            "ended" => Ok(Line::Ended { at, position }),
+            "began" => Ok(Line::Began { at, place }),
+            "ended" => Ok(Line::Ended { at, place }),
             _ => Err(()),
         }
     }
@@ -55,26 +57,26 @@ impl FromStr for Line {
 pub(crate) struct Journal {
     handlings: Vec<Handling>,
     /// Handlings that did not end yet, by worker.
-    in_hand: HashMap<u32, HashMap<Position, usize>>,
+    in_hand: HashMap<u32, HashMap<Place, usize>>,
     fenced: HashMap<u32, u64>,
 }
 
 impl Journal {
     pub(crate) fn note(&mut self, worker: u32, line: Line) {
         match line {
-            Line::Began { at, position } => {
+            Line::Began { at, place } => {
                 let hand = self.in_hand.entry(worker).or_default();
-                hand.insert(position, self.handlings.len());
+                hand.insert(place, self.handlings.len());
                 self.handlings.push(Handling {
                     worker,
-                    position,
+                    place,
                     began: at,
                     ended: None,
                 });
             }
-            Line::Ended { at, position } => {
+            Line::Ended { at, place } => {
                 let hand = self.in_hand.entry(worker).or_default();
-                let handling = hand.remove(&position);
+                let handling = hand.remove(&place);
                 if let Some(handling) = handling.and_then(|n| self.handlings.get_mut(n)) {
                     handling.ended = Some(at);
                 }
@@ -105,11 +107,15 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use streamerson_core::Position;
 
     const AT: Duration = Duration::from_micros(1_500);
 
-    fn position() -> Position {
-        Position::new(1763900000000, 3)
+    fn place() -> Place {
+        Place {
+            stream: 2,
+            position: Position::new(1763900000000, 3),
+        }
     }
 
     #[test]
@@ -117,17 +123,24 @@ mod tests {
         for line in [
             Line::Began {
                 at: AT,
-                position: position(),
+                place: place(),
             },
             Line::Ended {
                 at: AT,
-                position: position(),
+                place: place(),
             },
             Line::Fenced(7),
         ] {
             assert_eq!(line.to_string().parse(), Ok(line));
         }
-        for cut_short in ["", "began", "began 12", "began x 1-1", "fenced"] {
+        for cut_short in [
+            "",
+            "began",
+            "began 12",
+            "began x 0:1-1",
+            "began 12 1-1",
+            "fenced",
+        ] {
             assert_eq!(cut_short.parse::<Line>(), Err(()), "{cut_short:?}");
         }
     }
@@ -139,7 +152,7 @@ mod tests {
             1,
             Line::Began {
                 at: AT,
-                position: position(),
+                place: place(),
             },
         );
         assert_eq!((journal.holding(1), journal.holding(2)), (1, 0));
@@ -147,7 +160,7 @@ mod tests {
             1,
             Line::Ended {
                 at: 2 * AT,
-                position: position(),
+                place: place(),
             },
         );
         assert_eq!(journal.holding(1), 0);

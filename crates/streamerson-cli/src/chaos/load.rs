@@ -9,21 +9,23 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use streamerson::Client;
 use streamerson_core::time::unix_ms;
-use streamerson_core::{Error, ErrorKind, Message, Meta, Position, Topic};
-use tokio::sync::Semaphore;
+use streamerson_core::{Error, ErrorKind, Message, Meta, Topic, partition};
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::clock;
-use super::record::{Call, End, Kind};
-use super::settings::{EFFECT, POISON};
+use super::record::{Call, End, Kind, Place, Turn};
+use super::settings::{EFFECT, Names, PARTITIONS, POISON, QUEUE};
 use super::worker::{Answer, Payload};
 
 /// How often is looked what is due to be sent.
 const TICK: Duration = Duration::from_millis(5);
 /// Calls under way at the same time; beyond it the load waits.
 const IN_FLIGHT: usize = 8192;
+/// Keys at the same time.
+const KEYS: usize = 32;
 /// So that a message has the size of a small real one.
 const PADDING: usize = 150;
 
@@ -31,7 +33,7 @@ const PADDING: usize = 150;
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) client: Client,
-    pub(crate) topic: Topic,
+    pub(crate) names: Names,
     /// Calls per second.
     pub(crate) rate: u32,
     pub(crate) timeout: Duration,
@@ -40,6 +42,17 @@ pub(crate) struct Load {
     pub(crate) seed: u64,
     /// Requests begun so far.
     pub(crate) requests: Arc<AtomicUsize>,
+    pub(crate) chains: Chains,
+}
+
+/// Keys whose messages are sent in order.
+#[derive(Debug)]
+pub(crate) struct Chains([Mutex<Chain>; KEYS]);
+
+/// Messages of one key, sent one after the other.
+#[derive(Debug)]
+struct Chain {
+    next: Turn,
 }
 
 /// What is to be sent next.
@@ -48,6 +61,8 @@ enum Next {
     Request,
     /// The same message, so many times.
     Send(u32),
+    /// The next message of this chain.
+    Keyed(usize),
 }
 
 impl Load {
@@ -90,23 +105,77 @@ impl Load {
         calls
     }
 
-    /// Four of five are requests; with duplicates, one of twenty messages is sent two or three times.
+    /// Three of four are requests, one of ten has a key; with duplicates, one of twenty is sent two or three times.
     fn next(&self, chance: &mut StdRng) -> Next {
         match chance.random_range(0..20) {
             0 if self.duplicates => Next::Send(chance.random_range(2..=3)),
-            0..4 => Next::Send(1),
+            0..3 => Next::Send(1),
+            3..5 => Next::Keyed(chance.random_range(0..KEYS)),
             _ => Next::Request,
         }
     }
 
     async fn call(&self, next: Next, nonce: u64) -> Call {
         match next {
-            Next::Request => request(&self.client, &self.topic, nonce, self.timeout).await,
+            Next::Request => request(&self.client, &self.names.work, nonce, self.timeout).await,
             Next::Send(times) => {
-                let message = Message::new(EFFECT, payload(nonce));
-                send(&self.client, &self.topic, message, Kind::Send, nonce, times).await
+                let message = Message::new(EFFECT, payload(nonce, None));
+                send(
+                    &self.client,
+                    &self.names.work,
+                    message,
+                    Kind::Send,
+                    nonce,
+                    times,
+                )
+                .await
             }
+            Next::Keyed(chain) => self.keyed(&self.chains.0[chain % KEYS], nonce).await,
         }
+    }
+
+    /// Sends the next message of a key, once what is known of the one before.
+    async fn keyed(&self, chain: &Mutex<Chain>, nonce: u64) -> Call {
+        let mut chain = chain.lock().await;
+        let turn = chain.next;
+        let key = format!("key-{}", turn.key);
+        let stream = 1 + partition::of(&key, PARTITIONS);
+        let meta = Meta {
+            key: Some(key),
+            ..Meta::default()
+        };
+        let message = Message::new(EFFECT, payload(nonce, Some(turn))).with_meta(&meta);
+        let call = send(
+            &self.client,
+            &self.names.keyed,
+            message,
+            Kind::Send,
+            nonce,
+            1,
+        )
+        .await;
+        chain.next.number += 1;
+        if let End::Unknown(_) = call.end {
+            // It may still be stored, after the next one: the key has no order any more.
+            chain.next.key += u32::try_from(KEYS).unwrap_or(0);
+        }
+        let places = call.places.iter();
+        Call {
+            places: places.map(|place| Place { stream, ..*place }).collect(),
+            turn: Some(turn),
+            ..call
+        }
+    }
+}
+
+impl Default for Chains {
+    fn default() -> Chains {
+        Chains(std::array::from_fn(|key| {
+            let key = u32::try_from(key).unwrap_or(0);
+            Mutex::new(Chain {
+                next: Turn { key, number: 0 },
+            })
+        }))
     }
 }
 
@@ -117,7 +186,7 @@ pub(crate) async fn request(client: &Client, topic: &Topic, nonce: u64, timeout:
         exp: Some(unix_ms().saturating_add(wait)),
         ..Meta::default()
     };
-    let message = Message::new(EFFECT, payload(nonce)).with_meta(&meta);
+    let message = Message::new(EFFECT, payload(nonce, None)).with_meta(&meta);
     let (id, began) = (message.id.clone(), clock::now());
     let reply = client.dispatch(topic.clone(), message, Instant::now() + timeout);
     let end = match reply.await {
@@ -143,11 +212,14 @@ async fn send(
     times: u32,
 ) -> Call {
     let began = clock::now();
-    let mut positions: Vec<Position> = Vec::new();
+    let mut places = Vec::new();
     let mut failed = None;
     for _ in 0..times {
         match client.append(topic.clone(), message.clone()).await {
-            Ok(position) => positions.push(position),
+            Ok(position) => places.push(Place {
+                stream: QUEUE,
+                position,
+            }),
             // Once it may have happened, it may have happened.
             Err(error) => match (&failed, unanswered(&error)) {
                 (Some(End::Unknown(_)), _) => (),
@@ -155,12 +227,12 @@ async fn send(
             },
         }
     }
-    let end = match positions.is_empty() {
+    let end = match places.is_empty() {
         false => End::Stored,
         true => failed.unwrap_or(End::Stored),
     };
     Call {
-        positions,
+        places,
         ..finished(message.id, nonce, kind, began, end)
     }
 }
@@ -173,13 +245,15 @@ fn finished(id: ByteString, nonce: u64, kind: Kind, began: Duration, end: End) -
         began,
         ended: clock::now(),
         end,
-        positions: Vec::new(),
+        places: Vec::new(),
+        turn: None,
     }
 }
 
-fn payload(nonce: u64) -> Vec<u8> {
+fn payload(nonce: u64, turn: Option<Turn>) -> Vec<u8> {
     let payload = Payload {
         nonce,
+        turn,
         padding: "-".repeat(PADDING),
     };
     // Numbers and text cannot fail to be JSON.
@@ -219,12 +293,12 @@ mod tests {
         let call = request(&client, &topic, 7, Duration::from_millis(1)).await;
         assert_eq!(call.end, End::Unknown("no-reply-in-time".into()));
         let call = poison(&client, &topic).await;
-        assert_eq!((call.end, call.positions.len()), (End::Stored, 1));
+        assert_eq!((call.end, call.places.len()), (End::Stored, 1));
     }
 
     #[test]
     fn a_failed_answer_is_no_answer() {
-        let request = Message::new(EFFECT, payload(7));
+        let request = Message::new(EFFECT, payload(7, None));
         let good = request.answer(r#"{"nonce":7}"#);
         assert_eq!(answered(&good), End::Answered(Some(7)));
         assert_eq!(answered(&request.answer("7")), End::Answered(None));

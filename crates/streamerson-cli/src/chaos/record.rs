@@ -1,8 +1,10 @@
 //! What happened in a run: the material the oracle judges. All times are on one clock, see [`super::clock`].
 
+use std::fmt;
 use std::time::Duration;
 
 use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
 use streamerson_core::Position;
 
 use super::fault::Fault;
@@ -12,7 +14,7 @@ use super::fault::Fault;
 pub(crate) struct Record {
     /// What was sent, and what came of it, in no order.
     pub(crate) calls: Vec<Call>,
-    /// The topic that workers read, at the end: every entry ever appended.
+    /// The streams that workers read, at the end: every entry ever appended.
     pub(crate) entries: Vec<Stored>,
     /// The topic that handlers' outputs go to, at the end, in order.
     pub(crate) effects: Vec<Effect>,
@@ -32,6 +34,27 @@ pub(crate) struct Record {
     pub(crate) rest: Rest,
 }
 
+/// Where an entry stands. A position says it within one stream only: the topic of queued work, or a partition of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) stream: u32,
+    pub(crate) position: Position,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.stream, self.position)
+    }
+}
+
+/// A place in the order of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Turn {
+    pub(crate) key: u32,
+    /// Grows with every message of the key.
+    pub(crate) number: u32,
+}
+
 /// A message sent by the load, or by a fault.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
@@ -43,7 +66,9 @@ pub(crate) struct Call {
     pub(crate) ended: Duration,
     pub(crate) end: End,
     /// Where the broker said it stands; several when it was sent several times.
-    pub(crate) positions: Vec<Position>,
+    pub(crate) places: Vec<Place>,
+    /// When it has an order to keep.
+    pub(crate) turn: Option<Turn>,
 }
 
 /// What was wanted of a message.
@@ -72,10 +97,10 @@ pub(crate) enum End {
     Unknown(String),
 }
 
-/// An entry of the topic that workers read.
+/// An entry of a stream that workers read.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
-    pub(crate) position: Position,
+    pub(crate) place: Place,
     pub(crate) id: ByteString,
 }
 
@@ -84,13 +109,14 @@ pub(crate) struct Stored {
 pub(crate) struct Effect {
     pub(crate) id: ByteString,
     pub(crate) nonce: u64,
+    pub(crate) turn: Option<Turn>,
 }
 
 /// A dead letter.
 #[derive(Debug, Clone)]
 pub(crate) struct Letter {
     pub(crate) id: ByteString,
-    pub(crate) position: Option<Position>,
+    pub(crate) place: Option<Place>,
     pub(crate) attempts: u32,
 }
 
@@ -98,7 +124,7 @@ pub(crate) struct Letter {
 #[derive(Debug, Clone)]
 pub(crate) struct Handling {
     pub(crate) worker: u32,
-    pub(crate) position: Position,
+    pub(crate) place: Place,
     pub(crate) began: Duration,
     /// None: it did not end, or nobody heard.
     pub(crate) ended: Option<Duration>,
@@ -130,7 +156,7 @@ impl Window {
     }
 }
 
-/// What a group has left to do.
+/// What the groups have left to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Rest {
     pub(crate) lag: Option<u64>,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use streamerson_core::{Name, Topic};
+use streamerson_core::{Name, Topic, partition};
 
 use super::fault::Fault;
 
@@ -58,6 +58,8 @@ pub(crate) enum Wanted {
 #[derive(Debug, Clone)]
 pub(crate) struct Names {
     pub(crate) work: Topic,
+    /// Work in the order of keys, in partitions.
+    pub(crate) keyed: Topic,
     pub(crate) effects: Topic,
     pub(crate) group: Name,
 }
@@ -66,12 +68,27 @@ impl Names {
     pub(crate) fn new(run: &str) -> streamerson_core::Result<Names> {
         Ok(Names {
             work: Topic::new(format!("chaos-{run}-work"))?,
+            keyed: Topic::new(format!("chaos-{run}-keyed"))?,
             effects: Topic::new(format!("chaos-{run}-effects"))?,
             group: Name::new("workers")?,
         })
     }
+
+    /// Every stream that workers read, by its number: queued work, and the partitions of the rest.
+    pub(crate) fn streams(&self) -> streamerson_core::Result<Vec<(u32, Topic)>> {
+        let partition = |n| partition::topic(&self.keyed, n).map(|topic| (n + 1, topic));
+        let mut streams = vec![(QUEUE, self.work.clone())];
+        for n in 0..PARTITIONS {
+            streams.push(partition(n)?);
+        }
+        Ok(streams)
+    }
 }
 
+/// The number of the stream of queued work.
+pub(crate) const QUEUE: u32 = 0;
+/// Partitions of the topic whose keys keep their order.
+pub(crate) const PARTITIONS: u32 = 4;
 /// The type of a message that is to have an effect.
 pub(crate) const EFFECT: &str = "chaos.effect";
 /// The type of a message that stops whoever handles it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use streamerson::client::Options;
 use streamerson::{Client, connect_in};
-use streamerson_core::{Broker, message::new_id};
+use streamerson_core::{Broker, ErrorKind, message::new_id};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -16,9 +16,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::fault::Fault;
 use super::findings;
 use super::inject::Injector;
-use super::load::{self, Load};
+use super::load::{self, Chains, Load};
 use super::record::{Call, End, Record, Rest};
-use super::settings::{Names, Settings, Wanted};
+use super::settings::{Names, PARTITIONS, Settings, Wanted};
 use super::system::{System, unusable};
 use super::worker::ChaosWorker;
 use super::workers::{Hiring, Post};
@@ -63,6 +63,8 @@ impl Stage {
         let system = System::open(settings.system, &settings.namespace, folder.path()).await?;
         let url = system.proxy().url();
         let broker = connect_in(&url, settings.namespace.clone()).await?;
+        // Before anybody sends to it, so that all of it goes to partitions.
+        broker.divide(&names.keyed, PARTITIONS).await?;
         let options = Options {
             max_in_flight: IN_FLIGHT,
             ..Options::default()
@@ -127,7 +129,8 @@ impl Stage {
         let requests = Arc::new(AtomicUsize::new(0));
         let load = Load {
             client: self.client.clone(),
-            topic: self.names.work.clone(),
+            names: self.names.clone(),
+            chains: Chains::default(),
             rate: self.settings.rate,
             timeout: self.settings.patience(),
             duplicates: self.settings.faults.contains(&Fault::Duplicates),
@@ -184,16 +187,24 @@ impl Stage {
     }
 
     async fn rest(&self) -> Result<Rest> {
-        let stats = self.broker.stats(&self.names.work).await?;
-        let group = stats
-            .groups
-            .iter()
-            .find(|group| group.name == self.names.group.as_str());
-        Ok(Rest {
-            lag: group.and_then(|group| group.lag),
-            pending: group.map_or(0, |group| group.pending),
-            scheduled: stats.scheduled,
-        })
+        let mut rest = Rest {
+            lag: Some(0),
+            ..Rest::default()
+        };
+        for (_, topic) in self.names.streams()? {
+            let stats = match self.broker.stats(&topic).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                stats => stats?,
+            };
+            let mut groups = stats.groups.iter();
+            let group = groups.find(|group| group.name == self.names.group.as_str());
+            // Where nobody has joined yet, all is still to do.
+            let lag = group.map_or(Some(stats.length), |group| group.lag);
+            rest.lag = rest.lag.zip(lag).map(|(all, more)| all + more);
+            rest.pending += group.map_or(0, |group| group.pending);
+            rest.scheduled += stats.scheduled;
+        }
+        Ok(rest)
     }
 }
 

@@ -17,7 +17,8 @@ use tower::service_fn;
 use super::child;
 use super::clock;
 use super::journal::Line;
-use super::settings::{EFFECT, Names, POISON, Settings};
+use super::record::{Place, Turn};
+use super::settings::{EFFECT, Names, PARTITIONS, POISON, QUEUE, Settings};
 use super::system::unusable;
 use crate::duration;
 use crate::failure::Result;
@@ -41,6 +42,8 @@ pub(crate) struct ChaosWorker {
     #[arg(long)]
     topic: Topic,
     #[arg(long)]
+    keyed: Topic,
+    #[arg(long)]
     effects: Topic,
     #[arg(long)]
     group: Name,
@@ -57,6 +60,8 @@ pub(crate) struct ChaosWorker {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Payload {
     pub(crate) nonce: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) turn: Option<Turn>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) padding: String,
 }
@@ -66,6 +71,8 @@ pub(crate) struct Payload {
 pub(crate) struct Published {
     pub(crate) id: String,
     pub(crate) nonce: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) turn: Option<Turn>,
 }
 
 /// What a handler answers.
@@ -81,6 +88,7 @@ impl ChaosWorker {
             broker,
             namespace: settings.namespace.clone(),
             topic: names.work.clone(),
+            keyed: names.keyed.clone(),
             effects: names.effects.clone(),
             group: names.group.clone(),
             lease: settings.lease,
@@ -96,6 +104,7 @@ impl ChaosWorker {
             ("--broker", self.broker.clone()),
             ("--namespace", self.namespace.to_string()),
             ("--topic", self.topic.to_string()),
+            ("--keyed", self.keyed.to_string()),
             ("--effects", self.effects.to_string()),
             ("--group", self.group.to_string()),
             ("--lease", ms(self.lease)),
@@ -112,6 +121,7 @@ impl ChaosWorker {
         child::end_with_parent().map_err(unusable)?;
         let worker = Worker::new(self.connect().await?)
             .topic(self.topic.to_byte_string())
+            .ordered_topic(self.keyed.to_byte_string(), PARTITIONS)
             .group(self.group.to_string())
             .lease(self.lease)
             .concurrency(self.concurrency)
@@ -148,10 +158,10 @@ impl ChaosWorker {
     }
 
     async fn handle(&self, request: Request) -> Reply {
-        let position = request.position();
+        let place = self.place(&request);
         say(Line::Began {
             at: clock::now(),
-            position,
+            place,
         });
         if request.kind() == POISON {
             std::process::abort();
@@ -166,15 +176,29 @@ impl ChaosWorker {
         tokio::time::sleep(self.share_of_work(payload.nonce)).await;
         say(Line::Ended {
             at: clock::now(),
-            position,
+            place,
         });
         let nonce = payload.nonce;
         let published = Published {
             id: request.message().id.to_string(),
             nonce,
+            turn: payload.turn,
         };
         let effect = Publish::to(self.effects.to_byte_string(), EFFECT).json(&published);
         (effect, Json(Answer { nonce })).into_reply()
+    }
+
+    /// Where the message stands: in the topic of queued work, or in a partition, whose number its topic ends with.
+    fn place(&self, request: &Request) -> Place {
+        let number = request.topic().as_str().rsplit('.').next();
+        let partition = number.and_then(|number| number.parse::<u32>().ok());
+        Place {
+            stream: match (request.topic() == &self.topic, partition) {
+                (false, Some(partition)) => partition + 1,
+                _ => QUEUE,
+            },
+            position: request.position(),
+        }
     }
 
     /// Handlers take different times, the same message always the same.
@@ -220,6 +244,7 @@ mod tests {
             broker: "redis://127.0.0.1:1".into(),
             namespace: Name::new("n").unwrap(),
             topic: Topic::new("work").unwrap(),
+            keyed: Topic::new("keyed").unwrap(),
             effects: Topic::new("effects").unwrap(),
             group: Name::new("g").unwrap(),
             lease: Duration::from_secs(1),

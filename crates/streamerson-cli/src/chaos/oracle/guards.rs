@@ -10,9 +10,11 @@ pub(super) fn all(index: &Index<'_>, takeovers: &Takeovers, terms: &Terms) -> Ve
     let record = index.record;
     let answered = record.calls.iter();
     let answered = answered.filter(|call| matches!(call.end, End::Answered(_)));
+    let in_turn = record.effects.iter().filter(|effect| effect.turn.is_some());
     let mut guards = vec![
         guard("requests answered", 1, answered.count()),
         guard("effects seen", 1, record.effects.len()),
+        guard("effects of keys in order", 1, in_turn.count()),
     ];
     for fault in &terms.faults {
         guards.extend(of(*fault, index, takeovers, terms));

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
-use streamerson_core::Position;
 
-use crate::chaos::record::{Call, Effect, End, Kind, Letter, Record, Stored};
+use crate::chaos::record::{Call, Effect, End, Kind, Letter, Place, Record, Stored};
 
 /// The record, and everything in it by message id.
 pub(super) struct Index<'a> {
@@ -13,7 +12,7 @@ pub(super) struct Index<'a> {
     pub(super) calls: HashMap<&'a str, &'a Call>,
     pub(super) effects: HashMap<&'a str, Vec<&'a Effect>>,
     pub(super) letters: HashMap<&'a str, Vec<&'a Letter>>,
-    pub(super) entries: HashMap<&'a str, Vec<Position>>,
+    pub(super) entries: HashMap<&'a str, Vec<Place>>,
 }
 
 /// What became of every entry ever appended: the parts add up to the whole.
@@ -56,8 +55,8 @@ impl<'a> Index<'a> {
         for letter in &record.letters {
             index.letters.entry(&letter.id).or_default().push(letter);
         }
-        for Stored { id, position } in &record.entries {
-            index.entries.entry(id).or_default().push(*position);
+        for Stored { id, place } in &record.entries {
+            index.entries.entry(id).or_default().push(*place);
         }
         index
     }

@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::fault::Fault;
 use super::record::Record;
+use super::settings::QUEUE;
 pub(crate) use index::Balance;
 use index::Index;
 pub(crate) use takeover::Takeovers;
@@ -43,7 +44,10 @@ pub(crate) struct Verdict {
     pub(crate) rules: Vec<Finding>,
     pub(crate) guards: Vec<Guard>,
     pub(crate) balance: Balance,
+    /// Of queued work.
     pub(crate) takeovers: Takeovers,
+    /// Of work in the order of keys, which waits for another owner of its partition.
+    pub(crate) ordered_takeovers: Takeovers,
 }
 
 /// What became of one promise.
@@ -96,7 +100,8 @@ impl Guard {
 /// Judges `record` by `terms`.
 pub(crate) fn judge(record: &Record, terms: &Terms) -> Verdict {
     let index = Index::of(record);
-    let takeovers = takeover::measure(record, terms.lease);
+    let takeovers = takeover::measure(record, terms.lease, |place| place.stream == QUEUE);
+    let ordered_takeovers = takeover::measure(record, terms.lease, |place| place.stream != QUEUE);
     let mut rules = rules::all(&index, terms);
     rules.extend(takeover::rule(&takeovers, terms));
     let guards = guards::all(&index, &takeovers, terms);
@@ -107,5 +112,6 @@ pub(crate) fn judge(record: &Record, terms: &Terms) -> Verdict {
         guards,
         balance: index.balance(),
         takeovers,
+        ordered_takeovers,
     }
 }

@@ -2,12 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use streamerson_core::Position;
-
 use super::index::Index;
 use super::{Finding, Terms};
 use crate::chaos::fault::Fault;
-use crate::chaos::record::{Call, End, Kind};
+use crate::chaos::record::{Call, End, Kind, Place};
 
 /// The share of requests that must be answered while the broker is there.
 const ANSWERED: f64 = 0.9;
@@ -18,6 +16,7 @@ pub(super) fn all(index: &Index<'_>, terms: &Terms) -> Vec<Finding> {
         one_effect(index),
         one_end(index),
         own_reply(index),
+        order_of_keys(index),
         refused_means_refused(index),
         conservation(index),
         drained(index),
@@ -70,7 +69,7 @@ fn one_end(index: &Index<'_>) -> Finding {
             let mut groups = episodes.filter(|window| window.fault == Fault::Group);
             groups.any(|window| window.to >= call.began)
         });
-        let again = !seen.insert((id, letter.position)) && !forgotten;
+        let again = !seen.insert((id, letter.place)) && !forgotten;
         let both = sent_once && index.has_effect(id) && !forgotten;
         finding.check(!again && !both, || match both {
             true => format!("{id} has an effect and is a dead letter"),
@@ -92,13 +91,27 @@ fn own_reply(index: &Index<'_>) -> Finding {
     }
     for effect in &index.record.effects {
         if let Some(call) = index.calls.get(&*effect.id) {
-            finding.check(effect.nonce == call.nonce, || {
+            let same = effect.nonce == call.nonce && effect.turn == call.turn;
+            finding.check(same, || {
                 format!(
                     "{} was sent with {} and had effect {}",
                     call.id, call.nonce, effect.nonce
                 )
             });
         }
+    }
+    finding
+}
+
+/// Messages of a key have their effects in the order in which they were sent.
+fn order_of_keys(index: &Index<'_>) -> Finding {
+    let mut finding = Finding::new("the order of each key is kept");
+    let mut last: HashMap<u32, u32> = HashMap::new();
+    for turn in index.record.effects.iter().filter_map(|effect| effect.turn) {
+        let before = last.insert(turn.key, turn.number);
+        finding.check(before.is_none_or(|before| before < turn.number), || {
+            format!("of key {}, {} came after {before:?}", turn.key, turn.number)
+        });
     }
     finding
 }
@@ -123,14 +136,14 @@ fn conservation(index: &Index<'_>) -> Finding {
     let mut finding = Finding::new("appended = effective + dead + given up");
     for entry in &index.record.entries {
         finding.check(!index.is_missing(&entry.id), || {
-            format!("{} at {} has no end", entry.id, entry.position)
+            format!("{} at {} has no end", entry.id, entry.place)
         });
     }
-    let there: HashSet<Position> = index.record.entries.iter().map(|e| e.position).collect();
+    let there: HashSet<Place> = index.record.entries.iter().map(|e| e.place).collect();
     for call in &index.record.calls {
-        for position in &call.positions {
-            finding.check(there.contains(position), || {
-                format!("{} was stored at {position}, and is not there", call.id)
+        for place in &call.places {
+            finding.check(there.contains(place), || {
+                format!("{} was stored at {place}, and is not there", call.id)
             });
         }
     }
@@ -180,13 +193,13 @@ fn bounded_attempts(index: &Index<'_>, terms: &Terms) -> Finding {
     let mut finding = Finding::new("attempts are bounded");
     let groups = index.record.episodes.iter();
     let groups = groups.filter(|w| w.fault == Fault::Group).count();
-    let mut attempts: HashMap<Position, usize> = HashMap::new();
+    let mut attempts: HashMap<Place, usize> = HashMap::new();
     for handling in &index.record.handlings {
-        *attempts.entry(handling.position).or_default() += 1;
+        *attempts.entry(handling.place).or_default() += 1;
     }
-    for (position, attempts) in attempts {
+    for (place, attempts) in attempts {
         finding.check(attempts <= terms.attempts * (1 + groups), || {
-            format!("the message at {position} was handled {attempts} times")
+            format!("the message at {place} was handled {attempts} times")
         });
     }
     for letter in &index.record.letters {

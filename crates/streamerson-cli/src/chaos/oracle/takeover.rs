@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use streamerson_core::Position;
 
 use super::{EXAMPLES, Finding, Terms};
-use crate::chaos::record::{Handling, Kind, Record};
+use crate::chaos::record::{Handling, Kind, Place, Record};
 
 /// From the kill of a worker to the moment another one begins with what it had in hand. Left out is what happened near a fault
 /// that keeps the broker from its work, or while a poisoned message was about, which kills who has just taken over.
@@ -31,18 +30,19 @@ struct Wait<'a> {
     lasted: Duration,
 }
 
-pub(super) fn measure(record: &Record, lease: Duration) -> Takeovers {
+pub(super) fn measure(record: &Record, lease: Duration, of: impl Fn(Place) -> bool) -> Takeovers {
     let killed: HashMap<u32, Duration> = record.kills.iter().map(|k| (k.worker, k.at)).collect();
-    let mut by_position: HashMap<Position, Vec<&Handling>> = HashMap::new();
-    for handling in &record.handlings {
-        by_position
-            .entry(handling.position)
-            .or_default()
-            .push(handling);
+    let mut by_place: HashMap<Place, Vec<&Handling>> = HashMap::new();
+    for handling in record
+        .handlings
+        .iter()
+        .filter(|handling| of(handling.place))
+    {
+        by_place.entry(handling.place).or_default().push(handling);
     }
     let disturbances = disturbances(record, lease);
     let mut waits = Vec::new();
-    for handlings in by_position.values_mut().filter(|h| h.len() > 1) {
+    for handlings in by_place.values_mut().filter(|h| h.len() > 1) {
         handlings.sort_by_key(|handling| handling.began);
         for pair in handlings.windows(2) {
             let [victim, heir] = pair else { continue };
@@ -75,7 +75,7 @@ fn disturbances(record: &Record, lease: Duration) -> Vec<(Duration, Duration)> {
     let poison = poison.map(|call| {
         let handlings = record.handlings.iter();
         let last = handlings
-            .filter(|handling| call.positions.contains(&handling.position))
+            .filter(|handling| call.places.contains(&handling.place))
             .map(|handling| handling.began)
             .max();
         (call.began, last.unwrap_or(call.ended) + 2 * lease)
@@ -120,7 +120,7 @@ impl Wait<'_> {
         } = self;
         format!(
             "{} of worker {} waited {lasted:.1?} for worker {}, which began at {:.3?}",
-            victim.position, victim.worker, heir.worker, heir.began
+            victim.place, victim.worker, heir.worker, heir.began
         )
     }
 }

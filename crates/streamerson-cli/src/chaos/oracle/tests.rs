@@ -5,7 +5,9 @@ use std::time::Duration;
 use streamerson_core::Position;
 
 use super::*;
-use crate::chaos::record::{Call, Effect, End, Handling, Kill, Kind, Letter, Rest, Stored, Window};
+use crate::chaos::record::{
+    Call, Effect, End, Handling, Kill, Kind, Letter, Place, Rest, Stored, Turn, Window,
+};
 
 const LEASE: Duration = Duration::from_millis(100);
 
@@ -31,14 +33,31 @@ fn call(n: u64, kind: Kind, end: End) -> Call {
         began: at(n),
         ended: at(n + 1),
         end,
-        positions: vec![Position::new(n, 0)],
+        places: vec![place(n)],
+        turn: turn(n),
     }
+}
+
+fn place(position: u64) -> Place {
+    Place {
+        stream: 0,
+        position: Position::new(position, 0),
+    }
+}
+
+/// The last ten are two keys in turns.
+fn turn(n: u64) -> Option<Turn> {
+    let n = u32::try_from(n).ok().filter(|n| *n > 30)?;
+    Some(Turn {
+        key: n % 2,
+        number: n,
+    })
 }
 
 fn handling(worker: u32, position: u64, began: u64) -> Handling {
     Handling {
         worker,
-        position: Position::new(position, 0),
+        place: place(position),
         began: at(began),
         ended: None,
     }
@@ -53,7 +72,7 @@ fn calm() -> Record {
         entries: calls
             .iter()
             .map(|call| Stored {
-                position: Position::new(call.nonce, 0),
+                place: place(call.nonce),
                 id: call.id.clone(),
             })
             .collect(),
@@ -62,6 +81,7 @@ fn calm() -> Record {
             .map(|call| Effect {
                 id: call.id.clone(),
                 nonce: call.nonce,
+                turn: call.turn,
             })
             .collect(),
         calls,
@@ -83,7 +103,7 @@ fn calm() -> Record {
 fn letter(id: &str, position: u64, attempts: u32) -> Letter {
     Letter {
         id: id.to_owned().into(),
-        position: Some(Position::new(position, 0)),
+        place: Some(place(position)),
         attempts,
     }
 }
@@ -139,6 +159,7 @@ fn an_effect_from_nowhere_is_caught() {
         record.effects.push(Effect {
             id: "stranger".into(),
             nonce: 1,
+            turn: None,
         });
     });
 }
@@ -169,6 +190,13 @@ fn the_reply_of_another_is_caught() {
 fn the_effect_of_another_is_caught() {
     caught("a reply belongs to its request", |record| {
         record.effects[3].nonce = 5;
+    });
+}
+
+#[test]
+fn keys_out_of_order_are_caught() {
+    caught("the order of each key is kept", |record| {
+        record.effects.swap(34, 36);
     });
 }
 
