@@ -6,9 +6,13 @@ mod store;
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use store::{append, crashed, payloads, segments, written};
-use streamerson_core::{Durability, ErrorKind, Result};
+use store::{append, crashed, name, payloads, segments, topic, written};
+use streamerson_core::lease::Leases;
+use streamerson_core::time::unix_ms;
+use streamerson_core::upkeep::Upkeep;
+use streamerson_core::{Append, Broker, Durability, ErrorKind, Message, Once, Result, Settlement};
 use streamerson_embedded::{EmbeddedBroker, Options};
 use tempfile::TempDir;
 
@@ -92,6 +96,84 @@ async fn a_flipped_bit_before_the_last_record_is_corrupt_and_named() {
                 assert_eq!(kept, damaged, "a damaged file must not be touched");
             }
         }
+    }
+}
+
+/// A directory with every kind of record that is not an entry's, as a crash leaves it, and where the last one begins.
+async fn all_kinds() -> (TempDir, usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        segment_bytes: 8 << 10,
+        ..store::options(Durability::Os)
+    };
+    let broker = EmbeddedBroker::open(dir.path(), options).unwrap();
+    let orders = topic("orders");
+    let positions = append(&broker, "orders", &["one", "two"]).await;
+    let hour = Duration::from_secs(3600);
+    let once = Append::new(orders.clone(), Message::new("test", "once"));
+    let later = Append::new(orders.clone(), Message::new("test", "later"));
+    let terms = vec![
+        once.once(Once::new("k", hour)),
+        later.due_at(unix_ms() + 3_600_000),
+    ];
+    for stored in broker.append(terms).await {
+        stored.unwrap();
+    }
+    broker.divide(&orders, 8).await.unwrap();
+    let (seat, ada) = (name("seat"), name("ada"));
+    broker.acquire(&orders, &seat, &ada, hour).await.unwrap();
+    let member = store::join(&broker, "orders", "ada").await;
+    drop(member);
+    for member in ["bob", "cyd"] {
+        let mut member = store::join(&broker, "orders", member).await;
+        store::take(&mut member, 1).await;
+    }
+    let mut member = store::join(&broker, "orders", "dan").await;
+    let delivery = store::take(&mut member, 1).await.remove(0);
+    let effect = Settlement::complete(delivery.receipt).once(Once::new("e", hour));
+    let settled = member.settler().settle(vec![effect]).await.remove(0);
+    settled.unwrap();
+    let moved = vec![Append::new(topic("out"), Message::new("test", "moved"))];
+    assert!(broker.take(&orders, positions[1], moved).await.unwrap());
+    let begin = written(&segments(dir.path())[0]);
+    append(&broker, "orders", &["last"]).await;
+    (crashed(dir.path()), begin)
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_any_kind_of_record_is_noticed() {
+    let (dir, begin) = all_kinds().await;
+    let whole = fs::read(&segments(dir.path())[0]).unwrap();
+    for at in 64..begin {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 8);
+        replace(dir.path(), &damaged);
+        let error = open(dir.path()).expect_err("damage must be noticed");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}: {error}");
+    }
+    replace(dir.path(), &whole);
+    let broker = open(dir.path()).unwrap();
+    assert_eq!(payloads(&broker, "out").await.unwrap(), ["moved"]);
+}
+
+#[tokio::test]
+async fn damage_to_what_was_noted_of_deliveries_loses_no_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path()).unwrap();
+    append(&broker, "orders", &["one", "two"]).await;
+    let mut member = store::join(&broker, "orders", "ada").await;
+    store::take(&mut member, 1).await;
+    let whole = fs::read(dir.path().join("delivered")).unwrap();
+    for at in 0..whole.len() {
+        let copy = crashed(dir.path());
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 8);
+        fs::write(copy.path().join("delivered"), damaged).unwrap();
+        let broker = open(copy.path()).unwrap();
+        let mut member = store::join(&broker, "orders", "bob").await;
+        let seen = store::seen(&store::take(&mut member, 2).await);
+        assert_eq!((seen[0].0.as_str(), seen[1].0.as_str()), ("one", "two"));
+        assert!((1..=2).contains(&seen[0].1) && seen[1].1 == 1);
     }
 }
 

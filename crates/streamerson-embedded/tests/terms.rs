@@ -314,3 +314,33 @@ async fn a_division_and_the_epochs_of_leases_outlive_the_process() {
     let lease = broker.acquire(&orders, &seat, &name("dan"), HOUR).await;
     assert!(lease.unwrap().epoch > newest);
 }
+
+#[tokio::test]
+async fn a_group_removed_under_its_member_begins_again_where_all_was_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    for broker in [EmbeddedBroker::in_memory(), open(dir.path())] {
+        append(&broker, "orders", &["one", "two", "three"]).await;
+        let mut member = store::join(&broker, "orders", "ada").await;
+        let mut held = take(&mut member, 2).await;
+        store::settle(&*member, held.remove(0), store::done())
+            .await
+            .unwrap();
+        let (orders, group) = (topic("orders"), name("group"));
+        assert!(broker.remove_group(&orders, &group).await.unwrap());
+        let lost = store::settle(&*member, held.remove(0), store::done()).await;
+        assert_eq!(lost.unwrap_err().kind(), ErrorKind::NotFound);
+        let again = take(&mut member, 2).await;
+        let again: Vec<String> = again.iter().map(|d| text(&d.message)).collect();
+        assert_eq!(again, ["two", "three"]);
+        // Who waits is told, and goes on too.
+        drop(member);
+        let mut member = store::join(&broker, "orders", "bob").await;
+        take(&mut member, 2).await;
+        let mut next = member.next(1);
+        assert!(futures::poll!(&mut next).is_pending());
+        assert!(broker.remove_topic(&orders).await.unwrap());
+        append(&broker, "orders", &["four"]).await;
+        let delivery = within(next).await.unwrap().remove(0);
+        assert_eq!(text(&delivery.message), "four");
+    }
+}

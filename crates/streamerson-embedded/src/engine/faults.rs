@@ -1,5 +1,7 @@
 //! Tests: what the disk may do to the engine, each done to it.
 
+mod terms;
+
 use std::fs::File;
 use std::io;
 use std::path::Path;

@@ -5,11 +5,12 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use streamerson_core::time::unix_ms;
 use streamerson_core::{
-    Append, Durability, Message, Name, Outcome, Position, Receipt, Settlement, Start, Topic,
+    Append, Durability, Message, Name, Once, Outcome, Position, Receipt, Settlement, Start, Topic,
 };
 use tempfile::TempDir;
 
@@ -194,4 +195,88 @@ fn after_crash(image: &[u8]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("00000000000000000001.log"), image).unwrap();
     dir
+}
+
+/// What of the extended contract the engine knows.
+async fn known(engine: &Engine) -> (usize, usize, [u64; 5]) {
+    let (orders, out) = (held(engine, "orders").await, held(engine, "out").await);
+    let state = engine.inner.shared.state.lock();
+    let of = state.topic(&topic("orders")).unwrap();
+    let effects = of.effects.values().map(|effects| effects.len() as u64);
+    let known = [
+        of.scheduled,
+        of.partitions.into(),
+        of.keys.len() as u64,
+        effects.sum(),
+        of.leases.epoch(),
+    ];
+    (orders, out, known)
+}
+
+#[tokio::test]
+async fn terms_divisions_and_removals_are_there_as_a_whole_or_not_at_all() {
+    let files = Arc::new(Watched::default());
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open_with(dir.path(), &options(), files.clone(), unix_ms).unwrap();
+    engine.create_group(&key(), Start::Earliest).await.unwrap();
+    let hour = Duration::from_secs(3600);
+    let orders = topic("orders");
+    let send = |n: usize| Append::new(orders.clone(), message(n));
+    let first = engine
+        .append_messages(vec![send(0)])
+        .await
+        .remove(0)
+        .unwrap();
+    let ada = Name::new("ada").unwrap();
+    engine.take(&key(), &ada, Want::New, 1).await.unwrap();
+    files.watching.store(true, SeqCst);
+    let mut facts = vec![known(&engine).await];
+    for step in 0..6 {
+        match step {
+            0 => {
+                let once = send(1).once(Once::new("k", hour));
+                engine.append_messages(vec![once]).await.remove(0).unwrap();
+            }
+            1 => {
+                let later = send(9).due_at(unix_ms() + 3_600_000);
+                engine.append_messages(vec![later]).await.remove(0).unwrap();
+            }
+            2 => assert_eq!(engine.divide(&orders, 8).await.unwrap(), 8),
+            3 => {
+                let seat = Name::new("seat").unwrap();
+                engine.acquire(&orders, &seat, &ada, 60_000).await.unwrap();
+            }
+            4 => {
+                let outputs = vec![Append::new(topic("out"), message(0))];
+                let settlement = Settlement::complete_with(Receipt::new(first, 1), outputs);
+                let settlement = settlement.once(Once::new("e", hour));
+                let settled = engine.settle(&key(), &ada, vec![settlement]).await;
+                settled.into_iter().for_each(|settled| settled.unwrap());
+            }
+            _ => {
+                let last = Position::new(u64::MAX, u64::MAX);
+                let range = engine.range(&orders, Position::ZERO, last, 9, Direction::Forward);
+                let (second, _) = range.await.unwrap().remove(1);
+                let moved = vec![Append::new(topic("out"), message(1))];
+                assert!(engine.take_out(&orders, second, moved).await.unwrap());
+            }
+        }
+        facts.push(known(&engine).await);
+    }
+    files.watching.store(false, SeqCst);
+    let writes = files.writes.lock().clone();
+    assert_eq!(writes.len(), 6);
+    for (done, write) in writes.iter().enumerate() {
+        assert_ne!(facts[done], facts[done + 1]);
+        for reached in 0..1 << write.sectors() {
+            let crashed = after_crash(&write.image(reached));
+            let engine = Engine::open(crashed.path(), &options()).unwrap();
+            let found = known(&engine).await;
+            let whole = reached == (1 << write.sectors()) - 1;
+            assert!(
+                found == facts[done] || whole && found == facts[done + 1],
+                "step {done}, sectors {reached:b}: {found:?}"
+            );
+        }
+    }
 }

@@ -147,3 +147,27 @@ async fn each_entry_goes_to_one_of_the_members_that_wait() {
     ids.dedup();
     assert_eq!(ids.len(), 3);
 }
+
+#[tokio::test]
+async fn waiting_can_be_ended_by_another_client() {
+    let server = Server::start().await;
+    let mut wire = server.connect().await;
+    let Value::Integer(id) = wire.line("CLIENT ID").await else {
+        panic!("no number");
+    };
+    let mut other = server.connect().await;
+    let unblock = format!("CLIENT UNBLOCK {id}");
+    assert_eq!(other.line(&unblock).await, Value::Integer(0));
+    for reason in ["", " TIMEOUT"] {
+        wire.send(&["XREAD", "BLOCK", "0", "STREAMS", "shop:{a}", "$"])
+            .await;
+        let answer = wire.receive();
+        tokio::pin!(answer);
+        // When it begins to wait cannot be seen from outside.
+        while other.line(&format!("{unblock}{reason}")).await == Value::Integer(0) {}
+        assert_eq!(answer.await, Value::NilList);
+    }
+    let refused = other.line(&format!("{unblock} ERROR")).await;
+    assert!(refused.is_error());
+    assert_eq!(other.line("CLIENT UNBLOCK 999").await, Value::Integer(0));
+}
