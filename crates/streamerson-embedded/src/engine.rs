@@ -357,24 +357,25 @@ impl Engine {
         want: Want,
         max: usize,
     ) -> Result<Vec<Work>> {
-        let granted = self.grant(key, member, want, max)?;
+        self.take_fenced(key, member, None, want, max).await
+    }
+
+    /// The same, by a member that must hold the lease of `fence`.
+    pub(crate) async fn take_fenced(
+        &self,
+        key: &GroupKey,
+        member: &Name,
+        fence: Option<&Fence>,
+        want: Want,
+        max: usize,
+    ) -> Result<Vec<Work>> {
+        let granted = self.grant_fenced(key, member, fence, want, max)?;
         self.note_again(key, granted.what()).await?;
         let works = granted.load(usize::MAX).await?.into_iter();
         Ok(works.map(|(grant, body)| Work { grant, body }).collect())
     }
 
-    /// The first half of [`Engine::take`]: grants, and says what is to be loaded.
-    pub(crate) fn grant(
-        &self,
-        key: &GroupKey,
-        member: &Name,
-        want: Want,
-        max: usize,
-    ) -> Result<Loading<Grant>> {
-        self.grant_fenced(key, member, None, want, max)
-    }
-
-    /// The same, to a member that must hold the lease of `fence`.
+    /// The first half of [`Engine::take_fenced`]: grants, and says what is to be loaded.
     ///
     /// What is granted again must be noted by [`Engine::note_again`] before it is handed out.
     pub(crate) fn grant_fenced(

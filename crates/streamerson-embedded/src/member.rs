@@ -7,7 +7,8 @@ use streamerson_core::group::Grant;
 use streamerson_core::meta::DeadLetter;
 use streamerson_core::time::{Millis, unix_ms};
 use streamerson_core::{
-    Append, Delivery, Member, Membership, Receipt, Result, Settlement, Settler, dead_letter,
+    Append, Delivery, ErrorKind, Member, Membership, Receipt, Result, Settlement, Settler,
+    dead_letter,
 };
 use tokio::sync::Notify;
 
@@ -43,13 +44,7 @@ impl EmbeddedMember {
             fence,
             ..
         } = membership;
-        engine.check_fence(&key.topic, &member, fence.as_ref())?;
-        engine.with_group(&key, |group, now| {
-            group.seen(&member, now);
-            if fence.is_some() {
-                group.release_all(now);
-            }
-        })?;
+        engine.join(&key, &member, fence.as_ref())?;
         Ok(EmbeddedMember {
             changed: engine.changed(&key.topic),
             settler: Arc::new(EmbeddedSettler {
@@ -86,9 +81,15 @@ impl Member for EmbeddedMember {
                 tokio::pin!(notified);
                 // Registered before looking, so that an append in between is not missed.
                 notified.as_mut().enable();
-                let granted = self.take(max)?;
+                let granted = match self.take(max) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        self.settler.begin_again(error).await?;
+                        continue;
+                    }
+                    granted => granted?,
+                };
                 if granted.is_empty() {
-                    wait(&self.settler, self.lease, notified).await?;
+                    wait(&self.settler, self.lease, notified).await;
                     continue;
                 }
                 let settler = self.settler.clone();
@@ -138,20 +139,17 @@ impl Drop for EmbeddedMember {
 }
 
 /// Waits until `notified`, or until something may be taken over.
-async fn wait(
-    settler: &EmbeddedSettler,
-    lease: Millis,
-    notified: impl Future<Output = ()>,
-) -> Result<()> {
+async fn wait(settler: &EmbeddedSettler, lease: Millis, notified: impl Future<Output = ()>) {
     let EmbeddedSettler { engine, key, .. } = settler;
-    match engine.with_group(key, |group, _| group.next_claim(lease))? {
-        Some(at) => {
+    match engine.with_group(key, |group, _| group.next_claim(lease)) {
+        // The next look finds out what to do about that.
+        Err(_) => {}
+        Ok(Some(at)) => {
             let at = engine.instant(at).into();
             let _ = tokio::time::timeout_at(at, notified).await;
         }
-        None => notified.await,
+        Ok(None) => notified.await,
     }
-    Ok(())
 }
 
 async fn load(settler: Arc<EmbeddedSettler>, granted: Loading<Grant>) -> Result<Vec<Delivery>> {

@@ -3,7 +3,7 @@
 use futures::future::{BoxFuture, FutureExt};
 use streamerson_core::group::Grant;
 use streamerson_core::lease::Fence;
-use streamerson_core::{Name, Position, Result, Settlement, Settler};
+use streamerson_core::{Error, Name, Position, Result, Settlement, Settler, Start};
 
 use crate::engine::{Engine, GroupKey, Loading, Want};
 
@@ -22,6 +22,24 @@ impl EmbeddedSettler {
         let fence = self.fence.as_ref();
         self.engine
             .grant_fenced(&self.key, &self.member, fence, want, max)
+    }
+
+    /// The group was removed under this member: begins it again where all was settled, if that is known.
+    pub(crate) async fn begin_again(&self, error: Error) -> Result<()> {
+        let EmbeddedSettler {
+            engine,
+            key,
+            member,
+            fence,
+        } = self;
+        let position = engine.removed_at(key).ok_or(error)?;
+        if engine.create_group(key, Start::After(position)).await? {
+            tracing::error!(
+                topic = %key.topic, group = %key.group, %member, %position,
+                "the consumer group or its topic was removed under its members: it begins again after this position, and what was pending is delivered again if it still exists"
+            );
+        }
+        engine.join(key, member, fence.as_ref()).map(drop)
     }
 }
 

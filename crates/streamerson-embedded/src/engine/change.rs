@@ -4,7 +4,7 @@ use streamerson_core::group::Group;
 use streamerson_core::lease_table::LeaseTable;
 use streamerson_core::once::Remembered;
 use streamerson_core::retention::Trimmed;
-use streamerson_core::{Error, Position, Result, Topic, partition};
+use streamerson_core::{Error, Name, Position, Result, Topic, partition};
 
 use super::decide::Moment;
 use super::op::{Change, Changed};
@@ -111,6 +111,7 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
             cursor,
         } => {
             let topic = state.topic_or_new(&topic);
+            topic.removed_groups.remove(&group);
             topic.groups.insert(group, Group::new(cursor));
         }
         Record::GroupMoved {
@@ -126,8 +127,7 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
         }
         Record::GroupRemoved { topic, group } => {
             if let Some(topic) = state.topic_mut(&topic) {
-                topic.groups.remove(&group);
-                topic.effects.remove(&group);
+                topic.remove_group(&group);
             }
             // Its members wait for what will not come.
             wake(state, &topic, after);
@@ -140,8 +140,8 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
             state.trim(&topic, end.unwrap_or_default());
             state.drop_aside_of(&topic);
             if let Some(topic) = state.topic_mut(&topic) {
-                topic.groups.clear();
-                topic.effects.clear();
+                let groups: Vec<Name> = topic.groups.keys().cloned().collect();
+                groups.iter().for_each(|group| topic.remove_group(group));
                 topic.keys = Remembered::default();
                 topic.partitions = 0;
                 // Positions and epochs go on growing, should it come again.

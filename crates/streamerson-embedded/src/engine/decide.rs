@@ -143,11 +143,19 @@ fn settle(
     moment: Moment,
 ) -> Result<Verdict> {
     let position = item.position;
+    let going = state.topic(&key.topic).map(|topic| &topic.going);
+    if going.is_some_and(|going| going.contains(&position)) {
+        return Err(fenced(position));
+    }
     let group = state.group_mut(key)?;
     let before = group.holding(position).ok_or_else(|| fenced(position))?;
     match &mut item.end {
         End::Retry(after) => {
             let before = before.clone();
+            // Who got it again under the same name must not be disturbed by itself.
+            if item.attempt != 0 && item.attempt != before.attempt {
+                return Err(fenced(position));
+            }
             if !group.retry(member, position, moment.now.saturating_add(millis(*after))) {
                 return Err(fenced(position));
             }

@@ -89,6 +89,8 @@ pub(crate) struct Pending {
 pub(crate) struct Item {
     /// Of which delivery.
     pub(crate) position: Position,
+    /// Of which attempt; 0: whichever it is.
+    pub(crate) attempt: u32,
     /// How it is to end.
     pub(crate) end: End,
     /// What is to happen once. Boxed, because few have any.
@@ -264,6 +266,7 @@ impl Item {
         };
         Item {
             position: settlement.receipt.position(),
+            attempt: settlement.receipt.attempt(),
             end,
             effect: once.map(|once| Effect::new(&once)),
             verdict: Verdict::Open,

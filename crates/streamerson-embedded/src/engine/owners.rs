@@ -102,6 +102,30 @@ impl Engine {
         decide::check_fence(&state, topic, member, fence, now)
     }
 
+    /// Makes a member of a group known; what others held is for an owner, who is alone. Answers how far the group is delivered.
+    pub(crate) fn join(
+        &self,
+        key: &GroupKey,
+        member: &Name,
+        fence: Option<&Fence>,
+    ) -> Result<Position> {
+        self.check_fence(&key.topic, member, fence)?;
+        self.with_group(key, |group, now| {
+            group.seen(member, now);
+            if fence.is_some() {
+                group.release_all(now);
+            }
+            group.cursor()
+        })
+    }
+
+    /// Up to where all was settled in a group that was removed under its members, as far as that is known.
+    pub(crate) fn removed_at(&self, key: &GroupKey) -> Option<Position> {
+        let state = self.inner.shared.state.lock();
+        let topic = state.topic(&key.topic)?;
+        topic.removed_groups.get(&key.group).copied()
+    }
+
     /// Gives a lease up. `false`: `holder` did not have it.
     pub(crate) fn release(&self, topic: &Topic, name: &Name, holder: &Name) -> bool {
         let now = self.now();

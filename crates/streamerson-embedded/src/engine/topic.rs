@@ -17,6 +17,9 @@ use crate::body::Body;
 /// Memory taken by an entry beside its fields.
 const OVERHEAD: usize = 256;
 
+/// Removed groups of which it is kept how far they were.
+const REMOVED_GROUPS: usize = 1_000;
+
 /// Entries read back from the log for one delivery; their sizes are not known before.
 const READ_BACK: usize = 128;
 
@@ -46,6 +49,8 @@ pub(crate) struct TopicState {
     pub(crate) written: Millis,
     /// The last commit that woke who waits here.
     pub(crate) woken: u64,
+    /// Groups that were removed, perhaps under their members: up to where all was settled.
+    pub(crate) removed_groups: BTreeMap<Name, Position>,
     /// Entries that are about to be taken out.
     pub(crate) going: BTreeSet<Position>,
     /// Entries that were taken out, with the segments that still have them: these must not bring them back.
@@ -271,6 +276,19 @@ impl TopicState {
             self.holes = self.holes.split_off(&boundary);
         }
         (before - self.len(), bytes - self.recent_bytes)
+    }
+
+    /// Removes a group. Up to where all was settled is kept, for members that go on.
+    pub(crate) fn remove_group(&mut self, name: &Name) {
+        let Some(group) = self.groups.remove(name) else {
+            return;
+        };
+        self.effects.remove(name);
+        if self.removed_groups.len() >= REMOVED_GROUPS {
+            self.removed_groups.pop_first();
+        }
+        let settled = before(group.first_unprocessed());
+        self.removed_groups.insert(name.clone(), settled);
     }
 
     /// Takes one entry out. Answers where it stands, and its body if that is in memory.

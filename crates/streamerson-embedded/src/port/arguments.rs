@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use streamerson_core::lease::Fence;
 use streamerson_core::{Name, Position};
 
 use super::failure::Failure;
@@ -72,6 +73,26 @@ impl Arguments {
     /// The next one as milliseconds; a negative one counts as zero.
     pub(super) fn millis(&mut self) -> Result<u64, Failure> {
         Ok(self.integer()?.max(0).unsigned_abs())
+    }
+
+    /// The next one as milliseconds, if it is not empty.
+    pub(super) fn optional_millis(&mut self) -> Result<Option<u64>, Failure> {
+        match self.rest().first() {
+            Some(next) if next.is_empty() => self.next().map(|_| None),
+            _ => self.millis().map(Some),
+        }
+    }
+
+    /// The next two as lease and epoch under which a member may act; none if the lease is empty.
+    pub(super) fn fence(&mut self) -> Result<Option<Fence>, Failure> {
+        let (lease, epoch) = (self.text()?, self.text()?);
+        if lease.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Fence {
+            lease: Name::new(lease)?,
+            epoch: epoch.parse().map_err(|_| Failure::NOT_AN_INTEGER)?,
+        }))
     }
 
     /// The next one as text.

@@ -72,6 +72,7 @@ impl From<Error> for Failure {
                 Failure(format!("OOM {error}").into())
             }
             ErrorKind::Unavailable => Failure(format!("MISCONF {error}").into()),
+            ErrorKind::Fenced => Failure(format!("FENCED {error}").into()),
             _ => Failure::err(error),
         }
     }

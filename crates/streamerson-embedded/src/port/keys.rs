@@ -1,5 +1,6 @@
 //! Keys: what Redis clients call our topics. `NS:{TOPIC}` is a topic's stream, `NS:{TOPIC}:dlq` that of its dead
-//! letters, and either with `:delay:GROUP` the index of what a group is to try again later.
+//! letters, and either with `:delay:GROUP` the index of what a group is to try again later, or with `:later` that of what
+//! waits until it is due. Other keys of the scripts have no counterpart here.
 
 use bytestring::ByteString;
 use streamerson_core::{Name, Topic};
@@ -9,6 +10,7 @@ use crate::engine::GroupKey;
 
 const DEAD_LETTERS: &str = ":dlq";
 const DELAY: &str = ":delay:";
+const LATER: &str = ":later";
 
 /// Translates between keys and topics.
 #[derive(Debug, Clone)]
@@ -23,6 +25,8 @@ pub(super) enum Key {
     Stream(Topic),
     /// What a group is to try again later, by time.
     Delay(GroupKey),
+    /// What waits in a topic until it is due.
+    Later(Topic),
 }
 
 impl Keys {
@@ -52,6 +56,7 @@ impl Keys {
                 group: Name::new(group.to_owned())?,
             })),
             None if suffix.is_empty() => Ok(Key::Stream(topic)),
+            None if suffix == LATER => Ok(Key::Later(topic)),
             None => Err(self.stranger(key)),
         }
     }
@@ -60,7 +65,7 @@ impl Keys {
     pub(super) fn stream(&self, key: &[u8]) -> Result<Topic, Failure> {
         match self.parse(key)? {
             Key::Stream(topic) => Ok(topic),
-            Key::Delay(_) => Err(Failure::WRONG_TYPE),
+            Key::Delay(_) | Key::Later(_) => Err(Failure::WRONG_TYPE),
         }
     }
 
@@ -68,7 +73,7 @@ impl Keys {
     pub(super) fn delay(&self, key: &[u8]) -> Result<GroupKey, Failure> {
         match self.parse(key)? {
             Key::Delay(group) => Ok(group),
-            Key::Stream(_) => Err(Failure::WRONG_TYPE),
+            Key::Stream(_) | Key::Later(_) => Err(Failure::WRONG_TYPE),
         }
     }
 
@@ -79,6 +84,11 @@ impl Keys {
             Some(base) => format!("{}:{{{base}}}{DEAD_LETTERS}", self.namespace),
             None => format!("{}:{{{name}}}", self.namespace),
         }
+    }
+
+    /// The key of what waits in a topic until it is due.
+    pub(super) fn of_later(&self, topic: &Topic) -> String {
+        format!("{}{LATER}", self.of_stream(topic))
     }
 
     /// The key of a group's retries.

@@ -13,7 +13,10 @@
 //!   forgotten. `XGROUP DELCONSUMER` gives back what Redis would forget.
 //! * `MAXLEN` spares what a group has not processed; `MINID` of `XTRIM` does what it says. What is trimmed away is no
 //!   longer pending.
-//! * Topics are not deleted; inboxes are, and expire a minute after the last reply, whatever `PEXPIRE` says.
+//! * Topics are not deleted by `DEL`, but by the script `remove`; inboxes are, and expire a minute after the last reply, whatever
+//!   `PEXPIRE` says.
+//! * What the scripts keep in keys of their own on Redis (`:topic`, `:leases`, `:sent`, `:done`) is not seen as keys here. Scheduled
+//!   messages appear by themselves, and wake who waits for them.
 //! * `SCAN` answers everything at once. An answer to `XREAD` or `XREADGROUP` may end early when it is large.
 //! * There are no transactions, and no scripts but ours.
 

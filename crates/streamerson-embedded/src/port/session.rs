@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::deliveries::Deliveries;
 use super::keys::Keys;
 use super::request::Limits;
-use super::shared::Shared;
+use super::shared::{Shared, Unblock};
 use crate::engine::Engine;
 
 /// What the port remembers of one client. With it ends what the client holds: its deliveries go to others at once.
@@ -19,19 +19,21 @@ pub(super) struct Session {
     trusted: bool,
     closing: bool,
     ended: CancellationToken,
+    unblock: Arc<Unblock>,
     /// What was delivered over this connection.
     pub(super) deliveries: Deliveries,
 }
 
 impl Session {
     pub(super) fn new(shared: Arc<Shared>, peer: SocketAddr) -> Session {
-        let (id, ended) = shared.enter(peer);
+        let (id, ended, unblock) = shared.enter(peer);
         Session {
             trusted: shared.options.password.is_none(),
             shared,
             id,
             closing: false,
             ended,
+            unblock,
             deliveries: Deliveries::default(),
         }
     }
@@ -94,6 +96,11 @@ impl Session {
     /// Completes when the client has gone, or the port shuts down: what waits must end then.
     pub(super) fn ended(&self) -> CancellationToken {
         self.ended.clone()
+    }
+
+    /// What ends the client's waiting.
+    pub(super) fn unblock(&self) -> Arc<Unblock> {
+        self.unblock.clone()
     }
 }
 

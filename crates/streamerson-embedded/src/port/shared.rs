@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use streamerson_core::Name;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::keys::Keys;
@@ -56,6 +57,41 @@ pub(super) struct Client {
     pub(super) since: Instant,
     /// Ends its connection.
     pub(super) ended: CancellationToken,
+    /// Ends its waiting.
+    pub(super) unblock: Arc<Unblock>,
+}
+
+/// Ends the waiting of a client as if its time were up.
+#[derive(Debug, Default)]
+pub(super) struct Unblock {
+    waits: AtomicBool,
+    signal: Notify,
+}
+
+impl Unblock {
+    /// Ends the waiting. `false`: the client does not wait.
+    pub(super) fn end(&self) -> bool {
+        let waits = self.waits.swap(false, Ordering::AcqRel);
+        if waits {
+            self.signal.notify_one();
+        }
+        waits
+    }
+
+    /// Waits for `news`, unless the waiting is ended: then `None`.
+    pub(super) async fn wait<T>(&self, news: impl Future<Output = T>) -> Option<T> {
+        self.waits.store(true, Ordering::Release);
+        let found = tokio::select! {
+            biased;
+            () = self.signal.notified() => return None,
+            found = news => found,
+        };
+        if !self.waits.swap(false, Ordering::AcqRel) {
+            // It was ended at this very moment, and that must not end the next one.
+            self.signal.notified().await;
+        }
+        Some(found)
+    }
 }
 
 impl Shared {
@@ -89,19 +125,21 @@ impl Shared {
         self.ended.cancel();
     }
 
-    /// Notes a new client; answers its id and what ends it.
-    pub(super) fn enter(&self, peer: SocketAddr) -> (u64, CancellationToken) {
+    /// Notes a new client; answers its id, what ends it, and what ends its waiting.
+    pub(super) fn enter(&self, peer: SocketAddr) -> (u64, CancellationToken, Arc<Unblock>) {
         let id = self.counters.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let ended = self.ended.child_token();
+        let unblock = Arc::<Unblock>::default();
         let client = Client {
             peer,
             name: String::new(),
             library: (String::new(), String::new()),
             since: Instant::now(),
             ended: ended.clone(),
+            unblock: unblock.clone(),
         };
         self.clients.lock().insert(id, client);
-        (id, ended)
+        (id, ended, unblock)
     }
 
     /// Forgets a client.

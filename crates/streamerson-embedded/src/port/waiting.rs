@@ -1,6 +1,7 @@
 //! Waiting for news of topics.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::select_all;
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::session::Session;
+use super::shared::Unblock;
 
 /// How long a command waits for news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,7 @@ pub(super) struct Waiting {
     patience: Patience,
     since: Instant,
     ended: CancellationToken,
+    unblock: Arc<Unblock>,
 }
 
 /// Completes with the next news. Whoever looks after it was made misses nothing.
@@ -44,6 +47,7 @@ impl Waiting {
             patience,
             since: Instant::now(),
             ended: session.ended(),
+            unblock: session.unblock(),
         }
     }
 
@@ -77,11 +81,14 @@ impl Waiting {
                 Patience::Forever => std::future::pending().await,
             }
         };
-        tokio::select! {
-            biased;
-            () = self.ended.cancelled() => false,
-            _ = select_all(news.signals) => true,
-            () = over => false,
-        }
+        let news = async {
+            tokio::select! {
+                biased;
+                () = self.ended.cancelled() => false,
+                _ = select_all(news.signals) => true,
+                () = over => false,
+            }
+        };
+        self.unblock.wait(news).await.unwrap_or(false)
     }
 }

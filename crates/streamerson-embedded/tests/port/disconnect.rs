@@ -8,7 +8,7 @@ use crate::server::Server;
 use crate::wire::{Value, Wire, encode, fields, words};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const CLAIM: &str = "-- streamerson:claim:1";
+const CLAIM: &str = "-- streamerson:claim:2";
 
 async fn topic_with(server: &Server, count: usize) -> Wire {
     let mut wire = server.connect().await;
@@ -182,7 +182,7 @@ async fn a_search_that_arrives_after_its_member_has_gone_takes_nothing() {
     }
     let claim = async |wire: &mut Wire, member| {
         let keys = ["EVAL", CLAIM, "2", "shop:{a}", "shop:{a}:delay:g"];
-        let arguments = ["g", member, "3600000", "10", "-"];
+        let arguments = ["g", member, "3600000", "10", "-", "", ""];
         let claimed = wire.call(&[&keys[..], &arguments].concat()).await.list();
         claimed[1].clone().list().len()
     };

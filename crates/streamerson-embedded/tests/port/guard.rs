@@ -205,7 +205,7 @@ async fn transactions_and_foreign_scripts_are_refused_with_a_reason() {
         );
     }
     let answer = wire.call(&["EVAL", "return 1", "0"]).await;
-    assert!(answer.text().contains("streamerson:settle:1"), "{answer:?}");
+    assert!(answer.text().contains("streamerson:settle:2"), "{answer:?}");
     assert!(wire.call(&["SCRIPT", "LOAD", "return 1"]).await.is_error());
 }
 

@@ -18,6 +18,7 @@ pub(super) static COMMANDS: &[Command] = &[
     Command::new("client|info", 2, Run::Now(info)),
     Command::new("client|list", -2, Run::Now(list)),
     Command::new("client|kill", -3, Run::Now(kill)),
+    Command::new("client|unblock", -3, Run::Now(unblock)),
     Command::new("client|no-evict", 3, Run::Now(switch)),
     Command::new("client|no-touch", 3, Run::Now(switch)),
 ];
@@ -105,6 +106,27 @@ fn kill(session: &mut Session, mut arguments: Arguments) -> Answer {
         killed = 1;
     });
     Ok(Reply::Integer(killed))
+}
+
+/// `CLIENT UNBLOCK id [TIMEOUT]`: ends the waiting of a client as if its time were up.
+fn unblock(session: &mut Session, mut arguments: Arguments) -> Answer {
+    let id = arguments.integer()?;
+    if arguments.accept("error") {
+        return Err(Failure::err(
+            "CLIENT UNBLOCK … ERROR is not offered here: the client is answered as if its time were up",
+        ));
+    }
+    if arguments.left() > 0 && !arguments.accept("timeout") {
+        return Err(Failure::err(
+            "CLIENT UNBLOCK reason should be TIMEOUT or ERROR",
+        ));
+    }
+    arguments.end()?;
+    let mut unblocked = false;
+    session.shared().note(id.unsigned_abs(), |client| {
+        unblocked = client.unblock.end();
+    });
+    Ok(Reply::Integer(unblocked.into()))
 }
 
 /// Nothing is ever evicted here, and nothing counts accesses: on or off is all the same.

@@ -8,6 +8,8 @@ use streamerson_core::time::{Millis, unix_ms};
 
 use super::{Answer, Arguments, Command, READ, Run, Session};
 use crate::engine::GroupKey;
+use crate::port::failure::Failure;
+use crate::port::keys::Key;
 use crate::port::reply::Reply;
 
 pub(super) static COMMANDS: &[Command] = &[
@@ -23,8 +25,15 @@ pub(super) static COMMANDS: &[Command] = &[
 ];
 
 fn count(session: &mut Session, mut arguments: Arguments) -> Answer {
-    let key = session.keys().delay(&arguments.next()?)?;
-    Ok(Reply::count(retries(session, &key).len()))
+    let waiting = match session.keys().parse(&arguments.next()?)? {
+        Key::Delay(key) => retries(session, &key).len(),
+        Key::Later(topic) => {
+            let scheduled = session.engine().with_topic(&topic, |view| view.scheduled);
+            usize::try_from(scheduled.unwrap_or(0)).unwrap_or(usize::MAX)
+        }
+        Key::Stream(_) => return Err(Failure::WRONG_TYPE),
+    };
+    Ok(Reply::count(waiting))
 }
 
 /// `ZRANGE key start stop [WITHSCORES]`.

@@ -134,7 +134,8 @@ fn acknowledge(session: &mut Session, mut arguments: Arguments) -> BoxFuture<'_,
     .boxed()
 }
 
-fn start(arguments: &mut Arguments) -> Result<Start, Failure> {
+/// Reads where a group is to begin: an id, or `$`.
+pub(in crate::port) fn start(arguments: &mut Arguments) -> Result<Start, Failure> {
     if arguments.accept("$") {
         return Ok(Start::Latest);
     }
@@ -170,7 +171,7 @@ fn must_exist(session: &Session, key: &GroupKey) -> Result<(), Failure> {
 }
 
 /// What the engine says of a missing group, in the words of Redis's commands about groups.
-pub(super) fn no_group(
+pub(in crate::port) fn no_group(
     session: &Session,
     key: &GroupKey,
     error: streamerson_core::Error,

@@ -50,6 +50,10 @@ impl Key {
                 // No such group: nothing waits.
                 Ok(false) | Err(_) => "none",
             },
+            Key::Later(topic) => match engine.with_topic(topic, |view| view.scheduled) {
+                None | Some(0) => "none",
+                Some(_) => "zset",
+            },
         }
     }
 }
@@ -63,6 +67,9 @@ pub(super) fn all(session: &Session) -> Vec<(String, &'static str)> {
         let delays = |view: &TopicView<'_>| {
             let waiting = view.groups.iter().filter(|(_, group)| has_retries(group));
             all.extend(waiting.map(|(name, _)| (keys.of_delay(&topic, name), "zset")));
+            if view.scheduled > 0 {
+                all.push((keys.of_later(&topic), "zset"));
+            }
         };
         session.engine().with_topic(&topic, delays);
     }
@@ -197,7 +204,7 @@ fn left(session: &mut Session, mut arguments: Arguments, unit: u64) -> Answer {
             .engine()
             .with_topic(topic, |view| view.expires)
             .flatten(),
-        Key::Delay(_) => None,
+        Key::Delay(_) | Key::Later(_) => None,
     };
     let Some(expires) = expires else {
         return Ok(Reply::Integer(-1));

@@ -5,6 +5,7 @@ mod append;
 mod client;
 mod connection;
 mod delay;
+mod delete;
 mod group;
 mod group_read;
 mod inspect;
@@ -31,7 +32,8 @@ use super::request::Request;
 use super::session::Session;
 
 pub(super) use append::Appends;
-pub(super) use group::no_key_or_group;
+pub(super) use group::{no_group, no_key_or_group, start};
+pub(super) use range::lower;
 
 /// The answer to a command.
 pub(super) type Answer = Result<Reply, Failure>;
@@ -126,6 +128,7 @@ static COMMANDS: LazyLock<HashMap<&'static str, &'static Command>> = LazyLock::n
         client::COMMANDS,
         connection::COMMANDS,
         delay::COMMANDS,
+        delete::COMMANDS,
         group::COMMANDS,
         group_read::COMMANDS,
         inspect::COMMANDS,

@@ -131,7 +131,7 @@ fn predecessor(position: Position) -> Option<Position> {
 }
 
 /// The lower end of a range: `-`, an id, or `(` and an id that does not belong to it.
-pub(super) fn lower(text: &Bytes) -> Result<Position, Failure> {
+pub(in crate::port) fn lower(text: &Bytes) -> Result<Position, Failure> {
     match text.as_ref() {
         b"-" => Ok(Position::ZERO),
         b"+" => Ok(LAST),

@@ -1,11 +1,15 @@
 //! `claim`: takes over what others gave up, or no longer show life for.
 //!
-//! `KEYS`: stream, delay. `ARGV`: group, member, lease in ms, most, cursor. Answers the next cursor (always `-`, as
-//! everything is looked at), a list of id, attempt and fields, how many of the messages were gone (they are settled),
-//! and how many ms until the next retry is due, or -1.
+//! `KEYS`: stream, delay. `ARGV`: group, member, lease in ms, most, cursor, fence lease, fence epoch. Answers the next cursor
+//! (always `-`, as everything is looked at), a list of id, attempt and fields, how many of the messages were gone (they are
+//! settled), and how many ms until the next retry is due, or -1. Scheduled messages appear without it.
+//!
+//! With a fence the member is alone: what others hold is taken at once, and new entries too. With the empty cursor it takes
+//! only what is due again, and new entries.
 
-use streamerson_core::group::Grant;
-use streamerson_core::{Receipt, Settlement};
+use streamerson_core::group::{Grant, Group};
+use streamerson_core::time::Millis;
+use streamerson_core::{Name, Position, Receipt, Settlement};
 
 use super::Call;
 use crate::engine::{Want, Work};
@@ -16,16 +20,32 @@ use crate::port::session::Session;
 /// The largest batch; who asks for more asks again.
 const MOST: usize = 1024;
 
+/// A lease that does not run out.
+const ENDLESS: Millis = Millis::MAX;
+
 pub(super) async fn run(session: &Session, mut call: Call) -> Answer {
     let (key, member) = call.membership(session.keys())?;
     let lease = call.arguments.millis()?;
     let most = call.arguments.count()?.min(MOST);
+    let searches = !call.arguments.next()?.is_empty();
+    let fence = call.arguments.fence()?;
     let engine = session.engine();
+    engine.check_fence(&key.topic, &member, fence.as_ref())?;
     if session.shared().readers.is_gone(&key, &member) {
         return Ok(answer(Vec::new(), 0, None));
     }
+    if fence.is_some() && searches {
+        let freed = engine.with_group(&key, |group, now| free_of_others(group, &member, now));
+        freed.map_err(|error| no_key_or_group(session, &key, error))?;
+    }
+    // Without a search, only what was given back counts.
+    let lease = if searches { lease } else { ENDLESS };
+    let want = match fence {
+        Some(_) => Want::Any { lease },
+        None => Want::Abandoned { lease },
+    };
     let taken = engine
-        .take(&key, &member, Want::Abandoned { lease }, most)
+        .take_fenced(&key, &member, fence.as_ref(), want, most)
         .await;
     let taken = taken.map_err(|error| no_key_or_group(session, &key, error))?;
     let grants = taken.iter().map(|work| work.grant);
@@ -49,15 +69,27 @@ pub(super) async fn run(session: &Session, mut call: Call) -> Answer {
     let lost = gone.len();
     if lost > 0 {
         // Whoever else settled it meanwhile did the same.
-        engine.settle(&key, &member, gone).await;
+        engine
+            .settle_fenced(&key, &member, fence.as_ref(), gone)
+            .await;
     }
-    // With a lease without end, only what was given back counts.
     let due = engine.with_group(&key, |group, now| {
-        let due = group.next_claim(u64::MAX)?;
+        let due = group.next_claim(ENDLESS)?;
         Some(due.saturating_sub(now))
     });
     let due = due.map_err(|error| no_key_or_group(session, &key, error))?;
     Ok(answer(entries, lost, due))
+}
+
+/// Frees what others hold, for who is alone.
+fn free_of_others(group: &mut Group, member: &Name, now: Millis) {
+    let others = group.held().filter(|(_, held)| held.member != *member);
+    let others: Vec<(Position, Name)> = others
+        .map(|(position, held)| (position, held.member.clone()))
+        .collect();
+    for (position, holder) in others {
+        group.retry(&holder, position, now);
+    }
 }
 
 fn answer(entries: Vec<Reply>, lost: usize, due: Option<u64>) -> Reply {

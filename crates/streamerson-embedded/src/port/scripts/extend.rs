@@ -1,7 +1,7 @@
 //! `extend`: signs of life for what a member holds.
 //!
-//! `KEYS`: stream. `ARGV`: group, member, ids. Answers how many of them the member still holds; only these are kept, so
-//! that a late sign of life takes nothing back from a new holder.
+//! `KEYS`: stream. `ARGV`: group, member, fence lease, fence epoch, ids. Answers how many of them the member still holds; only
+//! these are kept, so that a late sign of life takes nothing back from a new holder.
 
 use streamerson_core::group::Holding;
 
@@ -12,11 +12,14 @@ use crate::port::session::Session;
 
 pub(super) fn run(session: &Session, mut call: Call) -> Answer {
     let (key, member) = call.membership(session.keys())?;
+    let fence = call.arguments.fence()?;
     let mut positions = Vec::with_capacity(call.arguments.left());
     while call.arguments.left() > 0 {
         positions.push(call.arguments.id(0)?);
     }
-    let held = session.engine().with_group(&key, |group, now| {
+    let engine = session.engine();
+    engine.check_fence(&key.topic, &member, fence.as_ref())?;
+    let held = engine.with_group(&key, |group, now| {
         positions.retain(|position| {
             group
                 .holding(*position)

@@ -1,10 +1,17 @@
 //! Our Lua scripts, in their native form. There is no Lua here: a script is known by its first line, which names it
 //! and the version of its keys, arguments and answer.
 
+mod append;
 mod claim;
 mod extend;
+mod join;
+mod lease;
 mod leave;
+mod outputs;
+mod pending;
 mod settle;
+mod take;
+mod upkeep;
 
 use std::collections::HashMap;
 
@@ -23,6 +30,8 @@ use crate::engine::GroupKey;
 /// One of our scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Script {
+    /// Makes a member known, and its group.
+    Join,
     /// Ends deliveries, each with its outputs.
     Settle,
     /// Takes over what others gave up.
@@ -31,13 +40,35 @@ pub(super) enum Script {
     Extend,
     /// Hands over all that a member holds, and forgets the member.
     Leave,
+    /// Appends messages on terms.
+    Append,
+    /// Takes one entry out, and appends.
+    Take,
+    /// Leases of a topic.
+    Lease,
+    /// What is delivered and not settled.
+    Pending,
+    /// Lets a group go on elsewhere.
+    Seek,
+    /// Removes a topic, a group, or members.
+    Remove,
+    /// Divides a topic.
+    Divide,
 }
 
-const FIRST_LINES: [(&str, Script); 4] = [
-    ("-- streamerson:settle:1", Script::Settle),
-    ("-- streamerson:claim:1", Script::Claim),
-    ("-- streamerson:extend:1", Script::Extend),
-    ("-- streamerson:leave:1", Script::Leave),
+const FIRST_LINES: [(&str, Script); 12] = [
+    ("-- streamerson:join:1", Script::Join),
+    ("-- streamerson:settle:2", Script::Settle),
+    ("-- streamerson:claim:2", Script::Claim),
+    ("-- streamerson:extend:2", Script::Extend),
+    ("-- streamerson:leave:2", Script::Leave),
+    ("-- streamerson:append:1", Script::Append),
+    ("-- streamerson:take:1", Script::Take),
+    ("-- streamerson:lease:1", Script::Lease),
+    ("-- streamerson:pending:1", Script::Pending),
+    ("-- streamerson:seek:1", Script::Seek),
+    ("-- streamerson:remove:1", Script::Remove),
+    ("-- streamerson:divide:1", Script::Divide),
 ];
 
 impl Script {
@@ -59,10 +90,18 @@ impl Script {
     /// Runs it.
     pub(super) async fn run(self, session: &Session, call: Call) -> Answer {
         match self {
+            Script::Join => join::run(session, call).await,
             Script::Settle => settle::run(session, call).await,
             Script::Claim => claim::run(session, call).await,
             Script::Extend => extend::run(session, call),
             Script::Leave => leave::run(session, call),
+            Script::Append => append::run(session, call).await,
+            Script::Take => take::run(session, call).await,
+            Script::Lease => lease::run(session, call).await,
+            Script::Pending => pending::run(session, call),
+            Script::Seek => upkeep::seek(session, call).await,
+            Script::Remove => upkeep::remove(session, call).await,
+            Script::Divide => upkeep::divide(session, call).await,
         }
     }
 }
@@ -85,7 +124,7 @@ impl Call {
         )
     }
 
-    /// The group and the member that every one of our scripts begins with.
+    /// The group and the member that most of our scripts begin with.
     fn membership(&mut self, keys: &Keys) -> Result<(GroupKey, Name), Failure> {
         let topic = self.topic(keys)?;
         let group = self.arguments.name()?;
@@ -137,14 +176,14 @@ mod tests {
     #[test]
     fn scripts_are_known_by_their_first_line() {
         let library = Library::default();
-        let (digest, script) = library.load(b"-- streamerson:leave:1\nreturn 1").unwrap();
+        let (digest, script) = library.load(b"-- streamerson:leave:2\nreturn 1").unwrap();
         assert_eq!(script, Script::Leave);
         assert_eq!(library.find(digest.to_uppercase().as_bytes()), Some(script));
         for other in [
             "",
             "return 1",
-            "-- streamerson:leave:2\n",
-            "--streamerson:leave:1",
+            "-- streamerson:leave:1\n",
+            "--streamerson:leave:2",
         ] {
             assert!(library.load(other.as_bytes()).is_err(), "{other}");
         }
@@ -157,7 +196,7 @@ mod tests {
         let library = Library::default();
         for n in 0..2 * MOST {
             library
-                .load(format!("-- streamerson:claim:1\n-- {n}").as_bytes())
+                .load(format!("-- streamerson:claim:2\n-- {n}").as_bytes())
                 .unwrap();
         }
         assert!(library.scripts.lock().len() <= MOST);

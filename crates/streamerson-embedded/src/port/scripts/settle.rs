@@ -1,15 +1,16 @@
 //! `settle`: ends deliveries, each with its outputs in one step.
 //!
-//! `KEYS`: stream, delay, output streams. `ARGV`: group, member, limit of inboxes, time to live of inboxes, then per
-//! delivery `C id n` with n outputs of eight (key number, inbox flag, the six fields of the message), or `R id ms`.
-//! Answers a list with 1 per delivery that was settled, 0 per one that was fenced. Inboxes are bounded by the broker
-//! itself, whatever the arguments say.
+//! `KEYS`: stream, delay, output streams. `ARGV`: group, member, limit of inboxes, time to live of inboxes, fence lease, fence
+//! epoch, then per delivery `C id n` with n outputs, `E id key ms n` with n outputs of an effect that happens once, or
+//! `R id ms attempt`. Answers a list with 1 per delivery that was settled, 0 per one that was fenced. Inboxes are bounded by the
+//! broker itself, whatever the arguments say.
 
 use std::time::Duration;
 
-use streamerson_core::{Append, ErrorKind, Message, Outcome, Receipt, Settlement, Topic};
+use streamerson_core::{Append, ErrorKind, Once, Outcome, Receipt, Settlement};
 
 use super::Call;
+use super::outputs::Outputs;
 use crate::port::arguments::Arguments;
 use crate::port::commands::{Answer, no_key_or_group};
 use crate::port::failure::Failure;
@@ -18,18 +19,21 @@ use crate::port::session::Session;
 
 pub(super) async fn run(session: &Session, mut call: Call) -> Answer {
     let (key, member) = call.membership(session.keys())?;
-    let outputs = outputs(session, &call)?;
+    let outputs = Outputs::of(&call, session.keys(), 3)?;
     let Call { arguments, .. } = &mut call;
     let (_limit, _time_to_live) = (arguments.integer()?, arguments.integer()?);
+    let fence = arguments.fence()?;
     let mut batch = Vec::new();
     while arguments.left() > 0 {
         batch.push(settlement(arguments, &outputs)?);
     }
     let engine = session.engine();
+    engine.check_fence(&key.topic, &member, fence.as_ref())?;
     let known = engine.with_group(&key, |_, _| ());
     known.map_err(|error| no_key_or_group(session, &key, error))?;
     let mut answers = Vec::with_capacity(batch.len());
-    for result in engine.settle(&key, &member, batch).await {
+    let settled = engine.settle_fenced(&key, &member, fence.as_ref(), batch);
+    for result in settled.await {
         match result {
             Ok(()) => answers.push(Reply::Integer(1)),
             Err(error) if error.kind() == ErrorKind::Fenced => answers.push(Reply::Integer(0)),
@@ -39,47 +43,43 @@ pub(super) async fn run(session: &Session, mut call: Call) -> Answer {
     Ok(Reply::List(answers))
 }
 
-/// The topics that outputs may name, by their place among the keys: the third on.
-fn outputs(session: &Session, call: &Call) -> Result<Vec<Topic>, Failure> {
-    let keys = call.keys.iter().skip(2);
-    keys.map(|key| session.keys().stream(key)).collect()
+fn settlement(arguments: &mut Arguments, outputs: &Outputs) -> Result<Settlement, Failure> {
+    let kind = arguments.next()?;
+    let position = arguments.id(0)?;
+    // Who completes need not say which attempt it is: the first settlement wins, whoever makes it.
+    let receipt = Receipt::new(position, 0);
+    match kind.as_ref() {
+        b"C" => Ok(complete(receipt, appends(arguments, outputs)?)),
+        b"E" => {
+            let key = arguments.text()?;
+            let keep = Duration::from_millis(arguments.millis()?);
+            let settlement = complete(receipt, appends(arguments, outputs)?);
+            Ok(settlement.once(Once::new(key, keep)))
+        }
+        b"R" => {
+            let after = Duration::from_millis(arguments.millis()?);
+            let attempt = u32::try_from(arguments.count()?).unwrap_or(u32::MAX);
+            Ok(Settlement::retry(Receipt::new(position, attempt), after))
+        }
+        _ => Err(Failure::err("settle: a settlement begins with C, E or R")),
+    }
 }
 
-fn settlement(arguments: &mut Arguments, outputs: &[Topic]) -> Result<Settlement, Failure> {
-    let kind = arguments.next()?;
-    // Which attempt it is does not matter: the first settlement wins, whoever makes it.
-    let receipt = Receipt::new(arguments.id(0)?, 0);
-    let outcome = match kind.as_ref() {
-        b"C" => Outcome::Complete {
-            outputs: appends(arguments, outputs)?,
+fn complete(receipt: Receipt, outputs: Vec<Append>) -> Settlement {
+    Settlement {
+        receipt,
+        outcome: Outcome::Complete {
+            outputs,
             once: None,
         },
-        b"R" => Outcome::Retry {
-            after: Duration::from_millis(arguments.millis()?),
-        },
-        _ => return Err(Failure::err("settle: a settlement begins with C or R")),
-    };
-    Ok(Settlement { receipt, outcome })
+    }
 }
 
-fn appends(arguments: &mut Arguments, outputs: &[Topic]) -> Result<Vec<Append>, Failure> {
+fn appends(arguments: &mut Arguments, outputs: &Outputs) -> Result<Vec<Append>, Failure> {
     let count = arguments.count()?;
     let mut appends = Vec::new();
     for _ in 0..count {
-        let number = arguments.count()?;
-        let topic = number.checked_sub(3).and_then(|index| outputs.get(index));
-        let topic =
-            topic.ok_or_else(|| Failure::err("settle: an output names a key that is not there"))?;
-        let _inbox = arguments.next()?;
-        let message = Message {
-            id: arguments.text()?,
-            kind: arguments.text()?,
-            corr: arguments.text()?,
-            reply: arguments.text()?,
-            meta: arguments.next()?,
-            data: arguments.next()?,
-        };
-        appends.push(Append::new(topic.clone(), message));
+        appends.push(outputs.next(arguments)?);
     }
     Ok(appends)
 }

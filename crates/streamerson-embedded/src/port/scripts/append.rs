@@ -1,0 +1,19 @@
+//! `append`: appends messages on terms.
+//!
+//! `KEYS`: their streams. `ARGV`: outputs. Answers the id of each; `0-0` for one that is kept aside until it is due.
+
+use super::Call;
+use super::outputs::Outputs;
+use crate::port::commands::Answer;
+use crate::port::reply::Reply;
+use crate::port::session::Session;
+
+pub(super) async fn run(session: &Session, mut call: Call) -> Answer {
+    let outputs = Outputs::of(&call, session.keys(), 1)?;
+    let batch = outputs.rest(&mut call.arguments)?;
+    let mut answers = Vec::with_capacity(batch.len());
+    for stored in session.engine().append_messages(batch).await {
+        answers.push(Reply::Id(stored?));
+    }
+    Ok(Reply::List(answers))
+}
