@@ -1,4 +1,6 @@
 -- streamerson:settle:2
+-- What few calls need is made only when one does: making functions takes longer than settling.
+local function seldom()
 local call, argv, keys = redis.call, ARGV, KEYS
 local clock
 
@@ -207,27 +209,10 @@ local function give_back(stream, delays, group, member)
   until #page == 0
   return released
 end
--- Ends deliveries. KEYS: stream, delays, then the streams of all outputs.
--- ARGV: group, member, inbox bound, inbox ttl in ms, fence lease or empty, fence epoch, then per delivery one of
---   C, entry, count of outputs, outputs
---   E, entry, key of the effect, ms to remember it, count of outputs, outputs
---   R, entry, delay in ms, attempt
--- Replies with 1 (settled) or 0 (fenced) per delivery.
---
--- The fence of a delivery is what XACK answers: only its first settlement is told 1, and only that may write.
--- An XACK makes the script a writing one, and a writing script is not stopped by maxmemory.
-local stream, delays = keys[1], keys[2]
-local group, member = argv[1], argv[2]
-local refused = refused_keys(3) or fenced(stream, member, argv[5], argv[6])
-if refused then
-  return refused
-end
-
-local delayed = call('EXISTS', delays) == 1
 local effects
 
 -- Of the completions with the same key, the first has its outputs; later ones only answer, with what the first answered.
-local function effect(o, count, key, keep)
+local function effect(stream, group, o, count, key, keep)
   if not effects then
     local _, _, generation = recall(stream, group, 'group:')
     effects = stream .. ':done:' .. group .. ':' .. (generation or '') .. ':'
@@ -255,18 +240,51 @@ local function effect(o, count, key, keep)
 end
 
 -- Only the holder may ask for another try, and only of the attempt it was given.
-local function retry(entry, delay, attempt)
+local function retry(stream, delays, group, member, entry, delay, attempt)
   local held = call('XPENDING', stream, group, entry, entry, 1)[1]
   if not held or held[2] ~= member or held[4] ~= tonumber(attempt) then
     return 0
   end
   call('ZADD', delays, string.format('%.0f', now() + delay), entry)
-  delayed = true
   return 1
 end
 
-local results = {}
+return { fenced = fenced, append = append, effect = effect, retry = retry, bound_inboxes = bound_inboxes }
+end
+-- Ends deliveries. KEYS: stream, delays, then the streams of all outputs.
+-- ARGV: group, member, inbox bound, inbox ttl in ms, fence lease or empty, fence epoch, then per delivery one of
+--   C, entry, count of outputs, outputs
+--   E, entry, key of the effect, ms to remember it, count of outputs, outputs
+--   R, entry, delay in ms, attempt
+-- Replies with 1 (settled) or 0 (fenced) per delivery.
+--
+-- The fence of a delivery is what XACK answers: only its first settlement is told 1, and only that may write.
+-- Redis does not undo what a script did before it failed, so all that can be refused is refused before the first
+-- write. An XACK makes the script a writing one, and a writing script is not stopped by maxmemory.
+local call, argv, keys = redis.call, ARGV, KEYS
+local stream, delays = keys[1], keys[2]
+local group, member = argv[1], argv[2]
+
+local made
+local function tools()
+  made = made or seldom()
+  return made
+end
+
+for k = 3, #keys do
+  local kind = call('TYPE', keys[k]).ok
+  if kind ~= 'stream' and kind ~= 'none' then
+    return redis.error_reply('WRONGTYPE the key ' .. keys[k] .. ' of an output holds a ' .. kind)
+  end
+end
+local refused = argv[5] ~= '' and tools().fenced(stream, member, argv[5], argv[6])
+if refused then
+  return refused
+end
+
+local results, inboxes = {}, {}
 local n, i, last = 0, 7, #argv
+local delayed = call('EXISTS', delays) == 1
 local exists
 
 while i <= last do
@@ -286,20 +304,30 @@ while i <= last do
     exists = true
   end
   if kind == 'R' then
-    result = retry(entry, argv[i + 2], argv[i + 3])
+    result = tools().retry(stream, delays, group, member, entry, argv[i + 2], argv[i + 3])
+    delayed = true
     i = i + 4
   else
     local count_at = kind == 'E' and i + 4 or i + 2
-    local count = tonumber(argv[count_at])
-    local o = count_at + 1
+    local count, o = tonumber(argv[count_at]), count_at + 1
     if kind == 'E' and result == 1 then
-      effect(o, count, argv[i + 2], argv[i + 3])
+      tools().effect(stream, group, o, count, argv[i + 2], argv[i + 3])
     end
     for _ = 1, count do
+      local terms = argv[o + 1]
       if kind == 'C' and result == 1 then
-        append(o)
+        if terms == '2' then
+          tools().append(o)
+        else
+          local key = keys[tonumber(argv[o])]
+          if terms == '1' then
+            inboxes[key] = true
+          end
+          call('XADD', key, '*', 'id', argv[o + 2], 'type', argv[o + 3], 'corr', argv[o + 4],
+            'reply', argv[o + 5], 'meta', argv[o + 6], 'data', argv[o + 7])
+        end
       end
-      o = after(o)
+      o = o + (terms == '2' and 11 or 8)
     end
     i = o
   end
@@ -307,5 +335,12 @@ while i <= last do
   results[n] = result
 end
 
-bound_inboxes(argv[3], argv[4])
+-- Once per inbox and call: a bound with every XADD costs more than the acknowledgement.
+for inbox in pairs(inboxes) do
+  call('XTRIM', inbox, 'MAXLEN', '~', argv[3])
+  call('PEXPIRE', inbox, argv[4])
+end
+if made then
+  made.bound_inboxes(argv[3], argv[4])
+end
 return results

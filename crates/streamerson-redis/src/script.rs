@@ -22,7 +22,7 @@ macro_rules! script {
 pub(crate) static JOIN: LazyLock<Script> = script!("join:1": "time", "fence", "group", "join");
 /// Ends deliveries: acknowledgement and outputs, or nothing.
 pub(crate) static SETTLE: LazyLock<Script> =
-    script!("settle:2": "time", "fence", "outputs", "group", "settle");
+    script!("settle:2": "seldom", "time", "fence", "outputs", "group", "effects", "settle");
 /// Takes over what others gave up, and does what must be done from time to time.
 pub(crate) static CLAIM: LazyLock<Script> = script!("claim:2": "time", "fence", "group", "claim");
 /// Keeps leases of deliveries.
