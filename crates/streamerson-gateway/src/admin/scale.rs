@@ -126,7 +126,10 @@ impl Scale {
             min: wish.min,
             max: wish.max,
         };
-        (StatusCode::OK, json!(advice).to_string())
+        match serde_json::to_string(&advice) {
+            Ok(advice) => (StatusCode::OK, advice),
+            Err(error) => refused(&error.to_string()),
+        }
     }
 
     fn learn(&self, group: (Topic, Name), seen: Sight) -> Estimate {

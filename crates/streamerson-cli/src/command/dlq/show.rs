@@ -1,6 +1,9 @@
 //! `streamerson dlq show`.
 
+use std::time::Duration;
+
 use clap::Args;
+use streamerson_core::meta::DeadLetter;
 use streamerson_core::time::unix_ms;
 use streamerson_core::{Entry, Position, Topic, dead_letter};
 
@@ -56,6 +59,15 @@ impl Show {
     }
 }
 
+/// How often it was tried, and for how long.
+fn attempts(why: &DeadLetter) -> String {
+    let tried = Duration::from_millis(why.at.saturating_sub(why.first));
+    match why.first {
+        0 => why.attempts.to_string(),
+        _ => format!("{} within {}", why.attempts, short(tried)),
+    }
+}
+
 /// A line per fact, then the payload.
 fn text(entry: Entry) -> String {
     let now = unix_ms();
@@ -71,7 +83,8 @@ fn text(entry: Entry) -> String {
         ("reason", why.reason.clone()),
         ("from", format!("{} at {}", why.topic, why.position)),
         ("group", why.group.clone()),
-        ("attempts", why.attempts.to_string()),
+        ("member", why.member.clone()),
+        ("attempts", attempts(why)),
     ];
     let mut payload = String::new();
     if let Some(message) = &letter.message {
