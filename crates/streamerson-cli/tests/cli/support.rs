@@ -336,6 +336,7 @@ pub(crate) struct Place {
 enum Server {
     Dev(#[expect(dead_code, reason = "kept running")] Box<Dev>),
     Redis(#[expect(dead_code, reason = "kept running")] RedisServer),
+    Elsewhere,
 }
 
 impl Place {
@@ -349,6 +350,11 @@ impl Place {
     pub(crate) async fn redis() -> Place {
         let redis = RedisServer::start().await;
         Place::at(redis.url(), Server::Redis(redis)).await
+    }
+
+    /// A broker that the test itself keeps running.
+    pub(crate) async fn of(url: String) -> Place {
+        Place::at(url, Server::Elsewhere).await
     }
 
     async fn at(url: String, server: Server) -> Place {
