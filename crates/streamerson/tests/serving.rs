@@ -11,8 +11,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use streamerson::core::retention::Retention;
 use streamerson::core::retry::RetryPolicy;
-use streamerson::core::{Append, Broker, Error, ErrorKind};
-use streamerson::{Attempt, Client, Json, Message, Meta, NoReply, Problem, Router, State, Worker};
+use streamerson::core::{Append, Broker, Error, ErrorKind, Start};
+use streamerson::{
+    Attempt, Client, Json, Message, Meta, NoReply, Problem, Publish, Router, State, Worker,
+};
 use support::{Fault, Faulty, Serving, away, dead_letter, entries, soon, topic, unanswered, until};
 use tokio::sync::Semaphore;
 
@@ -339,12 +341,41 @@ mod concurrency {
         let mut ids = tasks.lock().clone();
         ids.sort_unstable_by_key(ToString::to_string);
         ids.dedup();
-        assert_eq!(
-            ids.len(),
-            20,
-            "one in the reading task, then each in its own"
+        assert!(
+            ids.len() >= 18,
+            "three at most in the reading task, then each in its own: {}",
+            ids.len()
         );
         serving.stop().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_handler_that_waited_is_settled_while_more_and_more_arrives() {
+        async fn quick() -> (Publish, NoReply) {
+            (Publish::to("out", "quick").text(""), NoReply)
+        }
+        async fn waits() -> (Publish, NoReply) {
+            tokio::task::yield_now().await;
+            (Publish::to("out", "waited").text(""), NoReply)
+        }
+        let broker = Faulty::default();
+        append(&broker, Message::new("waits", "")).await;
+        for _ in 0..20_000 {
+            append(&broker, Message::new("quick", "")).await;
+        }
+        let router = Router::new().on("quick", quick).on("waits", waits);
+        let serving = Serving::start(shared(&broker), router);
+        until(|| serving.stats().handled == 20_001).await;
+        serving.stop().await.unwrap();
+
+        let out = topic("out");
+        let mut reader = broker.read(&out, Start::Earliest).await.unwrap();
+        let entries = reader.next(10_000).await.unwrap();
+        assert!(
+            entries
+                .iter()
+                .any(|entry| entry.message.as_ref().unwrap().kind == "waited")
+        );
     }
 }
 

@@ -10,6 +10,7 @@
 //! exactly once, in one step with its acknowledgement. So a handler may run twice: after the loss of its worker, or when
 //! it was silent for a lease. What it does outside of the broker must bear that; the message's id is the same each time.
 
+mod caution;
 mod handle;
 mod handling;
 mod heartbeat;

@@ -19,6 +19,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use super::caution::Caution;
 use super::handling;
 use super::held::Held;
 use super::outcome::{Moment, Rules};
@@ -29,13 +30,6 @@ use crate::{IntoReply, Problem, Reply, Request};
 
 /// The most deliveries asked for at once.
 const BATCH: usize = 256;
-
-/// A handler that keeps the reading task this long gets a task of its own, as do those after it for a while:
-/// handlers that compute or block then share all cores.
-const LONG: Duration = Duration::from_micros(200);
-
-/// How many handlers are spawned at once after one was long, before one is tried in place again.
-const CAUTION: u32 = 256;
 
 /// How long a handler that was stopped may take to notice.
 const STOPPING: Duration = Duration::from_secs(1);
@@ -77,7 +71,7 @@ pub(super) struct Work {
     running: JoinSet<Handled>,
     settlements: Vec<Settlement>,
     stats: WorkerStats,
-    caution: u32,
+    caution: Caution,
 }
 
 /// How the handling of one message ended.
@@ -130,6 +124,8 @@ where
         member: &mut dyn Member,
         stop: &CancellationToken,
     ) -> Result<bool, Error> {
+        // While there is always more to take, nobody waits for these below.
+        self.conclude_ended();
         self.start_waiting().await;
         let room = self.intake.room(
             self.work.running.len(),
@@ -240,16 +236,13 @@ where
                 reply,
             }
         });
-        if self.work.caution > 0 {
-            self.work.caution -= 1;
+        if self.work.caution.advises_a_task() {
             self.work.running.spawn(handling);
             return;
         }
         let begun = Instant::now();
         let first = poll_once(handling.as_mut()).await;
-        if begun.elapsed() > LONG {
-            self.work.caution = CAUTION;
-        }
+        self.work.caution.note(begun.elapsed());
         match first {
             Poll::Ready(Handled {
                 message,
@@ -266,6 +259,10 @@ where
     async fn gather(&mut self, first: Result<Handled, JoinError>) {
         self.conclude(first);
         tokio::task::yield_now().await;
+        self.conclude_ended();
+    }
+
+    fn conclude_ended(&mut self) {
         while let Some(handled) = self.work.running.try_join_next() {
             self.conclude(handled);
         }
