@@ -1,49 +1,55 @@
 //! Reading the body of a request: bounded in size and in time.
 
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::future::{FutureExt, poll_fn};
+use futures::future::poll_fn;
 use http_body::{Body, Frame};
 
 use crate::codes;
 use crate::problem::Failure;
 
-/// The whole body, unless it is larger than `limit` or takes longer than `timeout`.
-///
-/// A body of one piece, as most are, is neither copied nor timed.
-pub(crate) async fn read<B>(body: B, limit: usize, timeout: Duration) -> Result<Bytes, Failure>
+/// What of a body has arrived with its head.
+#[derive(Debug)]
+pub(crate) enum First {
+    /// All of it. As most bodies are: neither copied nor timed.
+    Whole(Bytes),
+    /// So much.
+    Part(Bytes),
+}
+
+/// Takes what of the body is there, unless the body is larger than `limit`.
+pub(crate) fn poll_first<B>(
+    mut body: Pin<&mut B>,
+    limit: usize,
+    cx: &mut Context<'_>,
+) -> Result<First, Failure>
 where
-    B: Body<Data = Bytes> + Send,
+    B: Body<Data = Bytes>,
 {
     if body.is_end_stream() {
-        return Ok(Bytes::new());
+        return Ok(First::Whole(Bytes::new()));
     }
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large(limit));
     }
-    let mut body = pin!(body);
-    // What has arrived with the head needs no timer, and no more room than this.
-    let first =
-        poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx).map(|it| it.map(data)))).await;
-    let Poll::Ready(first) = first else {
-        return collect_in_time(body, Bytes::new(), limit, timeout)
-            .boxed()
-            .await;
+    let Poll::Ready(first) = body.as_mut().poll_frame(cx) else {
+        return Ok(First::Part(Bytes::new()));
     };
-    let first = first.unwrap_or_else(|| Ok(Bytes::new()))?;
+    let first = first.map_or_else(|| Ok(Bytes::new()), data)?;
     if first.len() > limit {
         return Err(too_large(limit));
     }
-    if body.is_end_stream() {
-        return Ok(first);
-    }
-    collect_in_time(body, first, limit, timeout).boxed().await
+    Ok(match body.is_end_stream() {
+        true => First::Whole(first),
+        false => First::Part(first),
+    })
 }
 
-async fn collect_in_time<B>(
+/// The whole of a body of which `first` has arrived, unless it is larger than `limit` or takes longer than `timeout`.
+pub(crate) async fn rest<B>(
     body: Pin<&mut B>,
     first: Bytes,
     limit: usize,
@@ -119,8 +125,21 @@ mod tests {
     use http_body::Frame;
     use http_body_util::{Full, StreamBody};
     use std::convert::Infallible;
+    use std::pin::pin;
 
     const SOON: Duration = Duration::from_secs(5);
+
+    async fn read<B>(body: B, limit: usize, timeout: Duration) -> Result<Bytes, Failure>
+    where
+        B: Body<Data = Bytes> + Send,
+    {
+        let mut body = pin!(body);
+        let first = poll_fn(|cx| Poll::Ready(poll_first(body.as_mut(), limit, cx))).await?;
+        match first {
+            First::Whole(whole) => Ok(whole),
+            First::Part(first) => rest(body, first, limit, timeout).await,
+        }
+    }
 
     fn chunked(chunks: &'static [&'static str]) -> impl Body<Data = Bytes, Error = Infallible> {
         let frames = chunks

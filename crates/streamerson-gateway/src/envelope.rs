@@ -14,6 +14,9 @@ use crate::path;
 use crate::problem::Failure;
 use crate::routes::Matched;
 
+/// Data up to this size is copied: cheaper than the buffer that it would keep.
+const SMALL: usize = 4 << 10;
+
 /// What of a request goes into `meta`; borrowed, because it lives only until it is written.
 #[derive(Debug)]
 pub(crate) struct Envelope<'a> {
@@ -40,10 +43,15 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// The `meta` field of the message, with a deadline in milliseconds since 1970.
-    pub(crate) fn encode(&self, exp: Option<u64>) -> Result<Bytes, Failure> {
+    /// The `meta` field of the message, with a deadline in milliseconds since 1970, and its `data`.
+    ///
+    /// Small data moves in with `meta`: left where it is, it would keep the read buffer of its connection, a hundred
+    /// times as large, and the connection would have to get another one for its next request.
+    pub(crate) fn encode(&self, exp: Option<u64>, data: Bytes) -> Result<(Bytes, Bytes), Failure> {
         let Matched { path, method, .. } = self.matched;
-        let mut meta = Vec::with_capacity(192 + path.len() + self.query.len());
+        let moves = data.len() <= SMALL;
+        let room = if moves { data.len() } else { 0 };
+        let mut meta = Vec::with_capacity(192 + path.len() + self.query.len() + room);
         let mut object = Object::begin(&mut meta);
         if let Some(exp) = exp {
             object.number("exp", exp);
@@ -74,7 +82,14 @@ impl<'a> Envelope<'a> {
         }
         http.end();
         object.end();
-        Ok(meta.into())
+        if !moves {
+            return Ok((meta.into(), data));
+        }
+        let length = meta.len();
+        meta.extend_from_slice(&data);
+        let mut meta = Bytes::from(meta);
+        let data = meta.split_off(length);
+        Ok((meta, data))
     }
 }
 
@@ -171,7 +186,9 @@ mod tests {
         };
         let headers = RequestHeaders::read(&head.headers, &route.headers)?;
         let envelope = Envelope::new(&head, &headers, &matched, &route);
-        Ok(Meta::decode(&envelope.encode(Some(5))?).unwrap())
+        let (meta, data) = envelope.encode(Some(5), Bytes::from_static(b"[1]"))?;
+        assert_eq!(data, "[1]");
+        Ok(Meta::decode(&meta).unwrap())
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt, poll_fn};
 use http::header::ALLOW;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 use tower::Service;
 
+use crate::body::First;
 use crate::codes;
 use crate::config::{Accepts, Config, Mode, Route, Target};
 use crate::envelope::Envelope;
@@ -167,31 +169,60 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let shared = self.shared.clone();
         let (head, body) = request.into_parts();
-        async move { Ok(shared.serve(&head, body).await) }.boxed()
+        async move { Ok(shared.serve(head, body).await) }.boxed()
     }
 }
 
+/// How a request goes on, after what could be done at once.
+enum Begun<F> {
+    /// It is on its way, and waits for the reply.
+    Waits(F),
+    /// It is only to be sent.
+    Sends(Composed),
+    /// Its body is not all there; this is.
+    Uploads(Bytes),
+    /// It is answered.
+    Ends(Response<Full<Bytes>>),
+}
+
+/// A request whose head was read.
+struct Asked<'a> {
+    head: &'a Parts,
+    matched: Matched<'a>,
+    route: &'a Route,
+    headers: RequestHeaders<'a>,
+}
+
+/// A request as a message, and where it goes.
+struct Composed {
+    topic: Topic,
+    message: Message,
+    timeout: Duration,
+    mode: Mode,
+}
+
 impl Shared {
-    async fn serve<B>(&self, head: &Parts, body: B) -> Response<Full<Bytes>>
+    /// Answers a request.
+    ///
+    /// One of these is made per request, and thousands wait at the same time, so it is kept small: what is needed only to
+    /// begin is gone when it waits, and what is rare is boxed.
+    async fn serve<B>(&self, head: Parts, body: B) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes> + Send,
     {
         let id = message::new_id();
-        let path = canonical_path(head);
-        let found = match &path {
-            Ok(path) => self.table.find(&head.method, path),
-            Err(failure) => Err(failure.clone()),
-        };
-        let progress = self.metrics.begin(match &found {
-            Ok(Found::Route(matched)) => Some(matched.route),
-            _ => None,
-        });
-        let answer = match found {
-            Ok(Found::Route(matched)) => match self.admit(&progress) {
-                Ok(()) => self.exchange(head, body, &matched, &id, &progress).await,
-                Err(failure) => Err(failure),
-            },
-            Ok(Found::Options(allow)) => Ok(options(allow, &id)),
+        let mut body = pin!(body);
+        let (progress, begun) =
+            poll_fn(|cx| Poll::Ready(self.begin(&head, body.as_mut(), &id, cx))).await;
+        let answer = match begun {
+            Ok(Begun::Waits(reply)) => answer(reply.await, &id),
+            Ok(Begun::Sends(composed)) => self.send(composed, &id).boxed().await,
+            Ok(Begun::Uploads(first)) => {
+                self.upload(&head, body, first, &id, &progress)
+                    .boxed()
+                    .await
+            }
+            Ok(Begun::Ends(response)) => Ok(response),
             Err(failure) => Err(failure),
         };
         let mut response = answer.unwrap_or_else(|failure| failure.into_response(&id));
@@ -203,6 +234,58 @@ impl Shared {
         }
         progress.answered(response.status());
         response
+    }
+
+    /// Does what can be done without waiting: for most requests, all that precedes their reply.
+    fn begin<'a, B>(
+        &'a self,
+        head: &Parts,
+        body: Pin<&mut B>,
+        id: &ByteString,
+        cx: &mut Context<'_>,
+    ) -> (
+        InProgress<'a>,
+        Result<Begun<impl Future<Output = Result<Message>> + Send + use<'a, B>>, Failure>,
+    )
+    where
+        B: Body<Data = Bytes>,
+    {
+        let path = canonical_path(head);
+        let found = match &path {
+            Ok(path) => self.table.find(&head.method, path),
+            Err(failure) => Err(failure.clone()),
+        };
+        let matched = match found {
+            Ok(Found::Route(matched)) => matched,
+            Ok(Found::Options(allow)) => {
+                let ends = Begun::Ends(options(allow, id));
+                return (self.metrics.begin(None), Ok(ends));
+            }
+            Err(failure) => return (self.metrics.begin(None), Err(failure)),
+        };
+        let progress = self.metrics.begin(Some(matched.route));
+        let begun = self.admit(&progress).and_then(|()| {
+            let asked = self.read(head, matched)?;
+            Ok(match body::poll_first(body, asked.route.max_body, cx)? {
+                First::Whole(data) => self.begin_with(&asked, data, id)?,
+                First::Part(first) => Begun::Uploads(first),
+            })
+        });
+        (progress, begun)
+    }
+
+    /// Begins a request whose body is there.
+    fn begin_with<'a>(
+        &'a self,
+        asked: &Asked<'_>,
+        data: Bytes,
+        id: &ByteString,
+    ) -> Result<Begun<impl Future<Output = Result<Message>> + Send + use<'a>>, Failure> {
+        let composed = compose(asked, data, id)?;
+        Ok(match composed.mode {
+            Mode::Reply => Begun::Waits(self.dispatch(composed)),
+            Mode::Send => Begun::Sends(composed),
+        })
     }
 
     fn admit(&self, progress: &InProgress<'_>) -> Result<(), Failure> {
@@ -218,55 +301,69 @@ impl Shared {
         Ok(())
     }
 
-    /// One request, all the way to its reply.
-    async fn exchange<B>(
+    /// Reads the head of a request; refuses what need not wait for the body.
+    fn read<'a>(&'a self, head: &'a Parts, matched: Matched<'a>) -> Result<Asked<'a>, Failure> {
+        let route = self.routes.get(matched.route);
+        let route = route.ok_or_else(inconsistent)?;
+        let headers = RequestHeaders::read(&head.headers, &route.headers)?;
+        if route.body == Accepts::Json {
+            json::check_type(headers.content_type)?;
+        }
+        Ok(Asked {
+            head,
+            matched,
+            route,
+            headers,
+        })
+    }
+
+    fn dispatch<'a>(
+        &'a self,
+        composed: Composed,
+    ) -> impl Future<Output = Result<Message>> + Send + use<'a> {
+        let deadline = Instant::now() + composed.timeout;
+        self.client
+            .dispatch(composed.topic, composed.message, deadline)
+    }
+
+    /// Goes on once the rest of the body is there.
+    async fn upload<B>(
         &self,
         head: &Parts,
-        body: B,
-        matched: &Matched<'_>,
+        body: Pin<&mut B>,
+        first: Bytes,
         id: &ByteString,
         progress: &InProgress<'_>,
     ) -> Result<Response<Full<Bytes>>, Failure>
     where
         B: Body<Data = Bytes> + Send,
     {
-        let route = self
-            .routes
-            .get(matched.route)
-            .ok_or_else(|| Failure::new(codes::INTERNAL, "the route table is inconsistent"))?;
-        let (topic, kind) = target(&route.target, matched)?;
-        let headers = RequestHeaders::read(&head.headers, &route.headers)?;
-        if route.body == Accepts::Json {
-            json::check_type(headers.content_type)?;
-        }
-        let receiving = progress.receiving();
-        let data = body::read(body, route.max_body, self.body_read_timeout).await?;
-        drop(receiving);
-        if route.body == Accepts::Json {
-            json::check(&head.method, &data)?;
-        }
-        // Nobody waits for the reply to a message that is only sent, so it does not expire.
-        let exp = (route.mode == Mode::Reply).then(|| expiry(route.timeout));
-        let message = Message {
-            id: id.clone(),
-            kind,
-            corr: ByteString::new(),
-            reply: ByteString::new(),
-            meta: Envelope::new(head, &headers, matched, route).encode(exp)?,
-            data,
+        let path = canonical_path(head)?;
+        let Found::Route(matched) = self.table.find(&head.method, &path)? else {
+            return Err(inconsistent());
         };
-        match route.mode {
-            Mode::Reply => {
-                let deadline = Instant::now() + route.timeout;
-                let reply = self.client.dispatch(topic, message, deadline).await;
-                reply::into_response(reply.map_err(of_broker)?, id)
-            }
-            Mode::Send => {
-                let stored = self.client.append(topic, message);
-                let position = tokio::time::timeout(route.timeout, stored).await;
-                Ok(self.stored(position.map_err(unconfirmed)?.map_err(of_broker)?, id))
-            }
+        let asked = self.read(head, matched)?;
+        let limit = asked.route.max_body;
+        let receiving = progress.receiving();
+        let data = body::rest(body, first, limit, self.body_read_timeout).await?;
+        drop(receiving);
+        match self.begin_with(&asked, data, id)? {
+            Begun::Waits(reply) => answer(reply.await, id),
+            Begun::Sends(composed) => self.send(composed, id).await,
+            Begun::Ends(response) => Ok(response),
+            Begun::Uploads(_) => Err(Failure::new(codes::INTERNAL, "a body did not end")),
         }
+    }
+
+    /// Stores a message that nobody waits for the reply to.
+    async fn send(
+        &self,
+        composed: Composed,
+        id: &ByteString,
+    ) -> Result<Response<Full<Bytes>>, Failure> {
+        let stored = self.client.append(composed.topic, composed.message);
+        let position = tokio::time::timeout(composed.timeout, stored).await;
+        Ok(self.stored(position.map_err(unconfirmed)?.map_err(of_broker)?, id))
     }
 
     fn stored(&self, position: Position, id: &ByteString) -> Response<Full<Bytes>> {
@@ -277,6 +374,41 @@ impl Shared {
             .insert(DURABILITY, self.durability.clone());
         response
     }
+}
+
+fn answer(reply: Result<Message>, id: &ByteString) -> Result<Response<Full<Bytes>>, Failure> {
+    reply::into_response(reply.map_err(of_broker)?, id)
+}
+
+/// The message that a request becomes.
+fn compose(asked: &Asked<'_>, data: Bytes, id: &ByteString) -> Result<Composed, Failure> {
+    let Asked { head, route, .. } = asked;
+    let (topic, kind) = target(&route.target, &asked.matched)?;
+    if route.body == Accepts::Json {
+        json::check(&head.method, &data)?;
+    }
+    // Nobody waits for the reply to a message that is only sent, so it does not expire.
+    let exp = (route.mode == Mode::Reply).then(|| expiry(route.timeout));
+    let envelope = Envelope::new(head, &asked.headers, &asked.matched, route);
+    let (meta, data) = envelope.encode(exp, data)?;
+    let message = Message {
+        id: id.clone(),
+        kind,
+        corr: ByteString::new(),
+        reply: ByteString::new(),
+        meta,
+        data,
+    };
+    Ok(Composed {
+        topic,
+        message,
+        timeout: route.timeout,
+        mode: route.mode,
+    })
+}
+
+fn inconsistent() -> Failure {
+    Failure::new(codes::INTERNAL, "the route table is inconsistent")
 }
 
 /// The path that routes are matched with.

@@ -17,6 +17,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How much it may send meanwhile.
 const LINGER_BYTES: usize = 64 << 20;
 
+/// Answers up to this size are written in one piece.
+const SMALL: usize = 1024;
+
 /// A stream that is watched.
 pub(super) struct WatchedStream<S> {
     inner: S,
@@ -72,7 +75,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, data))?;
+        let length = data.iter().map(|part| part.len()).sum();
+        let mut joined = [0; SMALL];
+        let written = match joined.get_mut(..length) {
+            // One copy costs less than what the system does to gather the parts.
+            Some(joined) => {
+                let mut rest = &mut joined[..];
+                for part in data {
+                    let (to, after) = rest.split_at_mut(part.len());
+                    to.copy_from_slice(part);
+                    rest = after;
+                }
+                ready!(Pin::new(&mut self.inner).poll_write(cx, joined))?
+            }
+            None => ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, data))?,
+        };
         self.watch.sent(written);
         Poll::Ready(Ok(written))
     }
