@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{Meta, Result, Topic};
 
@@ -178,7 +178,9 @@ pub struct Foreign {
 /// A new unguessable, time-ordered id.
 pub fn new_id() -> ByteString {
     let mut buffer = Uuid::encode_buffer();
-    let text = Uuid::now_v7().hyphenated().encode_lower(&mut buffer);
+    // Without a counter that all threads share: 74 random bits tell ids of one millisecond apart.
+    let id = Uuid::new_v7(Timestamp::now(NoContext));
+    let text = id.hyphenated().encode_lower(&mut buffer);
     ByteString::from(&*text)
 }
 
