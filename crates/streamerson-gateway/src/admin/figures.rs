@@ -68,10 +68,9 @@ impl Known {
 }
 
 async fn collect(broker: &Arc<dyn Broker>, until: Instant) -> Figures {
-    let Ok(Ok(mut topics)) = timeout_at(until, broker.topics()).await else {
+    let Ok(Ok(topics)) = timeout_at(until, whole_topics(&**broker)).await else {
         return Figures::default();
     };
-    leave_out_partitions(&mut topics);
     let asked = topics.len().min(MOST);
     let mut figures = Figures {
         broker_up: true,
@@ -98,22 +97,29 @@ async fn collect(broker: &Arc<dyn Broker>, until: Instant) -> Figures {
     figures
 }
 
-/// `orders.3`, where there is `orders` too, is most likely a part of it, and counted there. If not, it is seen by its own
-/// name at the scale endpoint and on the command line only.
-fn leave_out_partitions(topics: &mut Vec<Topic>) {
+/// The topics there are, without those that are partitions of another: they are counted there.
+async fn whole_topics(broker: &dyn Broker) -> Result<Vec<Topic>> {
+    let mut topics = broker.topics().await?;
     let names: BTreeSet<Topic> = topics.iter().cloned().collect();
+    let mut partitions: BTreeMap<Topic, u32> = BTreeMap::new();
+    for (whole, _) in topics.iter().filter_map(numbered) {
+        // `mail.1` is a partition only if there is `mail`, and it is divided.
+        if names.contains(&whole) && !partitions.contains_key(&whole) {
+            let count = broker.partitions(&whole).await?;
+            partitions.insert(whole, count);
+        }
+    }
     topics.retain(|topic| {
-        let Some((whole, number)) = topic.as_str().rsplit_once('.') else {
-            return true;
-        };
-        let is_number = number
-            .parse::<u32>()
-            .is_ok_and(|number| number < partition::MOST);
-        let Ok(whole) = Topic::new(whole) else {
-            return true;
-        };
-        !is_number || !names.contains(&whole)
+        let part = numbered(topic);
+        !part.is_some_and(|(whole, number)| partitions.get(&whole).is_some_and(|n| number < *n))
     });
+    Ok(topics)
+}
+
+/// `orders` and 3, of `orders.3`.
+fn numbered(topic: &Topic) -> Option<(Topic, u32)> {
+    let (whole, number) = topic.as_str().rsplit_once('.')?;
+    Some((Topic::new(whole.to_owned()).ok()?, number.parse().ok()?))
 }
 
 async fn look(broker: &dyn Broker, name: Topic) -> Result<Option<TopicFigures>> {
@@ -216,8 +222,9 @@ fn earlier<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use streamerson_core::Position;
+    use streamerson_core::memory::MemoryBroker;
     use streamerson_core::stats::MemberStats;
+    use streamerson_core::{Append, Message, Position, Upkeep};
 
     fn part(next: u64, member: &str) -> TopicStats {
         let at = |ms| Some(Position::new(ms, 0));
@@ -260,13 +267,17 @@ mod tests {
         assert_eq!((ada.pending, ada.idle), (4, Duration::from_secs(7)));
     }
 
-    #[test]
-    fn a_partition_is_not_a_topic_of_its_own() {
-        let mut topics = ["orders", "orders.0", "orders.11", "orders.eu", "mail.1"]
-            .map(|name| Topic::new(name).unwrap())
-            .to_vec();
-        leave_out_partitions(&mut topics);
+    #[tokio::test]
+    async fn a_partition_is_not_a_topic_of_its_own() {
+        let broker = MemoryBroker::new();
+        let topic = |name: &str| Topic::new(name.to_owned()).unwrap();
+        for name in ["orders.0", "orders.2", "orders.eu", "mail", "mail.1"] {
+            let append = Append::new(topic(name), Message::new("a", "1"));
+            broker.append(vec![append]).await.remove(0).unwrap();
+        }
+        broker.divide(&topic("orders"), 2).await.unwrap();
+        let topics = whole_topics(&broker).await.unwrap();
         let names: Vec<&str> = topics.iter().map(Topic::as_str).collect();
-        assert_eq!(names, ["orders", "orders.eu", "mail.1"]);
+        assert_eq!(names, ["mail", "mail.1", "orders", "orders.2", "orders.eu"]);
     }
 }
