@@ -109,10 +109,11 @@ async fn whole_topics(broker: &dyn Broker) -> Result<Vec<Topic>> {
             partitions.insert(whole, count);
         }
     }
-    topics.retain(|topic| {
+    let is_part = |topic: &Topic| {
         let part = numbered(topic);
-        !part.is_some_and(|(whole, number)| partitions.get(&whole).is_some_and(|n| number < *n))
-    });
+        part.is_some_and(|(whole, number)| partitions.get(&whole).is_some_and(|n| number < *n))
+    };
+    topics.retain(|topic| !is_part(topic));
     Ok(topics)
 }
 
