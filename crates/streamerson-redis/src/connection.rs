@@ -1,5 +1,6 @@
 //! Connections to Redis. Commands share one, [`Commands`]; every read that waits has one of its own, [`Waiting`].
 
+mod abroad;
 mod answer;
 mod commands;
 mod connector;

@@ -35,7 +35,9 @@ impl RedisBroker {
         about: impl Display,
     ) -> Result<Walk> {
         let call = script.with(&[&self.keys().stream(topic)], arguments);
-        self.commands().run(script, call).await?.into_walk(about)
+        // Leases are signs of life too.
+        let commands = self.commands().here().await?;
+        commands.run(script, call).await?.into_walk(about)
     }
 
     async fn list_pending(

@@ -185,9 +185,9 @@ mod leases {
     async fn leases_are_kept_while_handlers_block_every_thread() {
         let broker = Faulty::default();
         let lease = Duration::from_millis(400);
-        // The worker has a runtime of its own, all of whose threads its handlers block.
+        // The worker has a runtime of its own, whose only thread its handlers block.
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();

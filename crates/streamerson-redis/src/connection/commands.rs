@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use streamerson_core::{Error, Result};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use super::abroad::Abroad;
 use super::driver::Driver;
 use super::live::Outgoing;
 use super::{Answer, Connector, PATIENCE};
@@ -23,6 +25,7 @@ const QUEUE: usize = 256;
 pub(crate) struct Commands {
     queue: mpsc::Sender<Outgoing>,
     connector: Arc<Connector>,
+    abroad: Arc<Abroad>,
 }
 
 impl Commands {
@@ -36,13 +39,29 @@ impl Commands {
         let driver = Driver {
             connector: connector.clone(),
             requests,
-            counts,
+            counts: counts.clone(),
             unsent: VecDeque::new(),
             closing: false,
         };
         // Ends by itself when the last clone is gone and all is answered.
         tokio::spawn(driver.run(socket));
-        Ok(Commands { queue, connector })
+        Ok(Commands {
+            queue,
+            abroad: Arc::new(Abroad::new(connector.clone(), counts)),
+            connector,
+        })
+    }
+
+    /// The same, over a connection that does not need the runtime of this one to run; opened with the first use from there.
+    pub(crate) async fn here(&self) -> Result<Commands> {
+        // Boxed, because opening one goes through here again.
+        let abroad: BoxFuture<'_, _> = Box::pin(self.abroad.here());
+        Ok(abroad.await?.unwrap_or_else(|| self.clone()))
+    }
+
+    /// Whether the runtime it was opened on is gone.
+    pub(super) fn has_ended(&self) -> bool {
+        self.queue.is_closed()
     }
 
     /// Sends `request` and waits for its `replies`. Never sent twice.

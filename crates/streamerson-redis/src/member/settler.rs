@@ -186,7 +186,8 @@ impl RedisSettler {
         for position in held {
             call.position(*position);
         }
-        let answer = self.seat.commands.run(&script::EXTEND, call).await?;
+        let commands = self.seat.commands.here().await?;
+        let answer = commands.run(&script::EXTEND, call).await?;
         let extended = answer.into_walk(&self.seat.about)?.number();
         let extended = extended.map_err(|_| error::unexpected("the extend script"))?;
         Ok(extended.unsigned_abs())

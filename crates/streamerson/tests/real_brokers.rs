@@ -1,0 +1,304 @@
+//! The same workers and consumers on real brokers: embedded and Redis.
+
+#![allow(clippy::unwrap_used)] // a failed expectation is a failed test
+
+mod support;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use streamerson::core::{Append, Broker, ErrorKind, Start};
+use streamerson::{Consumer, Json, Message, Router, connect};
+use streamerson_testkit::redis::RedisServer;
+use support::{Gate, Serving, soon, topic, until};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// A broker that can be connected to, and what keeps it.
+struct Place {
+    url: String,
+    _redis: Option<RedisServer>,
+    _folder: Option<TempDir>,
+}
+
+async fn redis() -> Place {
+    let server = RedisServer::start().await;
+    Place {
+        url: server.url(),
+        _redis: Some(server),
+        _folder: None,
+    }
+}
+
+fn embedded() -> Place {
+    let folder = tempfile::tempdir().unwrap();
+    Place {
+        url: format!("embedded:{}?durability=os", folder.path().display()),
+        _redis: None,
+        _folder: Some(folder),
+    }
+}
+
+async fn append(broker: &dyn Broker, kind: &'static str, values: impl IntoIterator<Item = u32>) {
+    let message = |n: u32| Append::new(topic("work"), Message::new(kind, n.to_string()));
+    let results = broker.append(values.into_iter().map(message).collect());
+    for result in soon(results).await {
+        result.unwrap();
+    }
+}
+
+async fn pending(broker: &dyn Broker) -> u64 {
+    let stats = soon(broker.stats(&topic("work"))).await.unwrap();
+    stats.groups.first().map_or(0, |group| group.pending)
+}
+
+/// A runtime of one thread, for a worker of its own.
+struct Apart {
+    runtime: Option<Runtime>,
+}
+
+impl Apart {
+    fn new() -> Apart {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        Apart {
+            runtime: Some(runtime),
+        }
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().unwrap()
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A worker whose handlers block all threads of its runtime keeps what it holds, also what it has not begun.
+async fn leases_are_kept_while_handlers_block_every_thread(
+    mine: Arc<dyn Broker>,
+    apart: &Apart,
+    other: Arc<dyn Broker>,
+) {
+    let lease = Duration::from_millis(600);
+    let (entered, entering) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let hold = Arc::new((entered, Mutex::new(released)));
+    let block = move || {
+        let hold = hold.clone();
+        async move {
+            hold.0.send(()).unwrap();
+            hold.1.lock().recv().unwrap();
+        }
+    };
+    append(&*other, "hold", 0..4).await;
+    let router = Router::new().on("hold", block);
+    let serving = {
+        let _within = apart.runtime().enter();
+        Serving::with(mine, router, |worker| {
+            worker.lease(lease).concurrency(4).prefetch(4)
+        })
+    };
+    // The first blocks the only thread; all four are held.
+    entering.recv_timeout(Duration::from_secs(10)).unwrap();
+    let gate = Gate::new();
+    let rival = Serving::with(other.clone(), gate.router(), |worker| worker.lease(lease));
+    tokio::time::sleep(3 * lease).await;
+    assert_eq!(gate.begun(), 0, "the rival took what a living worker holds");
+    assert_eq!(pending(&*other).await, 4);
+    for _ in 0..4 {
+        release.send(()).unwrap();
+    }
+    until(|| serving.stats().handled == 4).await;
+    serving.stop().await.unwrap();
+    rival.stop().await.unwrap();
+    assert_eq!(pending(&*other).await, 0);
+}
+
+#[tokio::test]
+async fn leases_are_kept_while_handlers_block_every_thread_on_redis() {
+    let place = redis().await;
+    let apart = Apart::new();
+    let url = place.url.clone();
+    let mine = apart.runtime().spawn(async move { connect(&url).await });
+    let mine = mine.await.unwrap().unwrap();
+    let other = connect(&place.url).await.unwrap();
+    leases_are_kept_while_handlers_block_every_thread(mine, &apart, other).await;
+}
+
+#[tokio::test]
+async fn leases_are_kept_while_handlers_block_every_thread_on_embedded() {
+    let place = embedded();
+    let apart = Apart::new();
+    let broker = connect(&place.url).await.unwrap();
+    leases_are_kept_while_handlers_block_every_thread(broker.clone(), &apart, broker).await;
+}
+
+/// Deploys under load: each new worker starts, then the old one is asked to end.
+async fn workers_that_are_replaced_do_everything_once(place: Place) {
+    let broker = connect(&place.url).await.unwrap();
+    let runs: Arc<Mutex<HashMap<u32, u32>>> = Arc::default();
+    let count = runs.clone();
+    let router = Router::new().on("n", move |Json(n): Json<u32>| {
+        let count = count.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            *count.lock().entry(n).or_default() += 1;
+        }
+    });
+    let start = || {
+        Serving::with(broker.clone(), router.clone(), |worker| {
+            worker
+                .concurrency(8)
+                .prefetch(8)
+                .lease(Duration::from_secs(60))
+        })
+    };
+    let mut handled = 0;
+    let mut serving = start();
+    for round in 0..5 {
+        append(&*broker, "n", 100 * round..100 * (round + 1)).await;
+        let before = serving.stats().handled;
+        until(|| serving.stats().handled >= before + 20).await;
+        let next = start();
+        let counters = serving.counters();
+        serving.stop().await.unwrap();
+        handled += counters.read().handled;
+        serving = next;
+    }
+    until(|| handled + serving.stats().handled == 500).await;
+    serving.stop().await.unwrap();
+    let runs = runs.lock();
+    assert!(runs.len() == 500 && runs.values().all(|runs| *runs == 1));
+    assert_eq!(pending(&*broker).await, 0);
+}
+
+#[tokio::test]
+async fn workers_that_are_replaced_do_everything_once_on_redis() {
+    workers_that_are_replaced_do_everything_once(redis().await).await;
+}
+
+#[tokio::test]
+async fn workers_that_are_replaced_do_everything_once_on_embedded() {
+    workers_that_are_replaced_do_everything_once(embedded()).await;
+}
+
+async fn of_two_members_with_one_name_the_second_is_told(place: Place) {
+    let broker = connect(&place.url).await.unwrap();
+    let gate = Gate::new();
+    let ada = || {
+        Serving::with(broker.clone(), gate.router(), |worker| {
+            worker.member("ada").lease(Duration::from_millis(300))
+        })
+    };
+    let first = ada();
+    append(&*broker, "hold", 0..1).await;
+    until(|| gate.begun() == 1).await;
+    let error = ada().ended().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Conflict, "member-taken")
+    );
+    gate.release(2);
+    first.stop().await.unwrap();
+    let third = ada();
+    append(&*broker, "hold", 0..1).await;
+    until(|| gate.begun() == 2).await;
+    third.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_members_with_one_name_the_second_is_told_on_redis() {
+    of_two_members_with_one_name_the_second_is_told(redis().await).await;
+}
+
+#[tokio::test]
+async fn of_two_members_with_one_name_the_second_is_told_on_embedded() {
+    of_two_members_with_one_name_the_second_is_told(embedded()).await;
+}
+
+/// A connection, once what used the place before has left it.
+async fn connect_again(url: &str) -> Arc<dyn Broker> {
+    soon(async {
+        loop {
+            match connect(url).await {
+                Err(error) if error.code() == "data-directory-locked" => {
+                    tokio::task::yield_now().await;
+                }
+                connected => return connected.unwrap(),
+            }
+        }
+    })
+    .await
+}
+
+/// A cursor outlives its consumer, and the connection to the broker.
+async fn a_cursor_goes_on_where_it_was_committed(place: Place) {
+    for round in 0..3 {
+        let broker = connect_again(&place.url).await;
+        append(&*broker, "n", [2 * round, 2 * round + 1]).await;
+        let consumer = Consumer::new(broker.clone())
+            .topic("work")
+            .start(Start::Earliest)
+            .cursor("audit");
+        let mut entries = soon(consumer.open()).await.unwrap();
+        for expected in [2 * round, 2 * round + 1] {
+            let received = soon(entries.next()).await.unwrap().unwrap();
+            let message = received.message.unwrap();
+            assert_eq!(&message.data[..], expected.to_string().as_bytes());
+        }
+        entries.commit().await.unwrap();
+        entries.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_goes_on_where_it_was_committed_on_redis() {
+    a_cursor_goes_on_where_it_was_committed(redis().await).await;
+}
+
+#[tokio::test]
+async fn a_cursor_goes_on_where_it_was_committed_on_embedded() {
+    a_cursor_goes_on_where_it_was_committed(embedded()).await;
+}
+
+/// 16 MiB messages come one by one, however many could be prefetched by number.
+async fn large_messages_pass_one_by_one(place: Place) {
+    let broker = connect(&place.url).await.unwrap();
+    let gate = Gate::new();
+    for _ in 0..3 {
+        let message = Message::new("hold", vec![b'x'; 16 << 20]);
+        let stored = broker.append(vec![Append::new(topic("work"), message)]);
+        soon(stored).await.remove(0).unwrap();
+    }
+    let serving = Serving::with(broker.clone(), gate.router(), |worker| {
+        worker.concurrency(1).prefetch_bytes(1 << 20)
+    });
+    for begun in 1..=3 {
+        until(|| gate.begun() == begun).await;
+        assert_eq!(pending(&*broker).await, 1);
+        gate.release(1);
+    }
+    until(|| serving.stats().handled == 3).await;
+    serving.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn large_messages_pass_one_by_one_on_redis() {
+    large_messages_pass_one_by_one(redis().await).await;
+}
+
+#[tokio::test]
+async fn large_messages_pass_one_by_one_on_embedded() {
+    large_messages_pass_one_by_one(embedded()).await;
+}
