@@ -68,6 +68,11 @@ pub use worker::Worker;
 #[doc = include_str!("../../../README.md")]
 pub struct Readme;
 
+/// The page about workers, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/workers.md")]
+pub struct Workers;
+
 /// The recipes of the guarantees, compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guarantees.md")]
