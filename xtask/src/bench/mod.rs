@@ -12,12 +12,14 @@
 //! | [`load`] | wrk and what it reports |
 //! | [`cpu`] | CPU time from `/proc` |
 //! | [`measurement`] | one measurement, and the summary of several |
+//! | [`drain`] | a queue drained by a worker, and by hand |
 //! | [`goal`] | the ratios we promise |
 //! | [`report`] | all of it as a page of Markdown |
 //! | [`machine`] | what the figures were measured on |
 //! | [`interrupt`] | ctrl-c |
 
 mod cpu;
+mod drain;
 mod goal;
 mod interrupt;
 mod load;
@@ -98,7 +100,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
 
     let machine = Machine::here(&workload.folder)?;
-    let report = Report::new(machine, args.seconds, measure(args, &workload, &interrupt)?);
+    let measurements = measure(args, &workload, &interrupt)?;
+    let drains = match args.only.as_slice() {
+        [] => drain::measure(&workload, args.rounds, &interrupt)?,
+        _ => Vec::new(),
+    };
+    let report = Report::new(machine, args.seconds, measurements, &drains);
     match args.output {
         Format::Table => println!("{report}"),
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),

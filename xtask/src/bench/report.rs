@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::drain::{self, Comparison, Drain};
 use super::goal::{self, Figure, Ratio};
 use super::machine::Machine;
 use super::measurement::{Measurement, Spread, Summary};
@@ -17,11 +18,17 @@ pub(crate) struct Report {
     seconds: u32,
     summaries: Vec<Summary>,
     ratios: Vec<Ratio>,
+    draining: Option<Comparison>,
     measurements: Vec<Measurement>,
 }
 
 impl Report {
-    pub(crate) fn new(machine: Machine, seconds: u32, measurements: Vec<Measurement>) -> Self {
+    pub(crate) fn new(
+        machine: Machine,
+        seconds: u32,
+        measurements: Vec<Measurement>,
+        drains: &[Drain],
+    ) -> Self {
         let mut measured: Vec<_> = measurements
             .iter()
             .map(|one| (one.connections, one.system))
@@ -34,6 +41,7 @@ impl Report {
             seconds,
             summaries: measured.into_iter().filter_map(summary).collect(),
             ratios: goal::ratios(&measurements),
+            draining: drain::compare(drains),
             measurements,
         }
     }
@@ -44,6 +52,7 @@ impl Report {
             .iter()
             .filter(|ratio| ratio.reached == Some(false))
             .count()
+            + usize::from(self.draining.is_some_and(|draining| !draining.reached))
     }
 
     fn rounds(&self) -> u32 {
@@ -106,6 +115,14 @@ impl fmt::Display for Report {
                 "## Ratios at {} connections\n\n{}",
                 goal::CONNECTIONS,
                 self.comparisons()
+            )?;
+        }
+        if let Some(draining) = &self.draining {
+            writeln!(out, "## Draining a queue\n\n{}", table_of(draining))?;
+            writeln!(
+                out,
+                "100,000 messages of 100 bytes on the Redis of `streamerson-redis`, each settled with one output; the loop sends \
+                 outputs and acknowledgements of 256 messages and the next read in one pipeline, without a fence, leases or retries.\n"
             )?;
         }
         writeln!(out, "## Systems\n\n{}", self.legend().trim_end())
@@ -202,6 +219,28 @@ impl Report {
     }
 }
 
+fn table_of(draining: &Comparison) -> String {
+    let mark = match draining.reached {
+        true => "✅ reached",
+        false => "❌ missed",
+    };
+    let row = [
+        spread(draining.by_hand, 0),
+        spread(draining.worker, 0),
+        number(draining.ratio, 2),
+        format!("≥ {}", draining.goal),
+        mark.to_owned(),
+    ];
+    let header = [
+        "loop, messages/s",
+        "worker, messages/s",
+        "ratio",
+        "goal",
+        "",
+    ];
+    markdown(header, [row])
+}
+
 fn spread(spread: Spread, decimals: usize) -> String {
     let Spread { min, median, max } = spread;
     if min == max {
@@ -267,7 +306,7 @@ mod tests {
             fsync_micros: 200.0,
             versions: vec!["nginx/1.22.1".into()],
         };
-        Report::new(machine, 8, measurements)
+        Report::new(machine, 8, measurements, &[])
     }
 
     #[test]

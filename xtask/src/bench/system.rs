@@ -12,7 +12,8 @@ use super::stage::{Stage, free_addresses};
 use crate::packages::{NATS, NGINX, REDIS};
 
 /// What the systems run of our own.
-pub(crate) const OWN_PROGRAMS: [&str; 5] = [
+pub(crate) const OWN_PROGRAMS: [&str; 6] = [
+    "drain",
     "streamerson",
     "streamerson-worker",
     "bare-axum",
@@ -191,6 +192,11 @@ fn redis(stage: &mut Stage<'_>, append_only: AppendOnly) -> Result<String> {
     stage.start("redis", &mut server)?;
     stage.wait_for_port(address)?;
     Ok(format!("redis://{address}"))
+}
+
+/// A private Redis that keeps nothing beyond its own end.
+pub(crate) fn plain_redis(stage: &mut Stage<'_>) -> Result<String> {
+    redis(stage, AppendOnly::No)
 }
 
 fn streamerson_redis(stage: &mut Stage<'_>, append_only: AppendOnly) -> Result<SocketAddr> {
