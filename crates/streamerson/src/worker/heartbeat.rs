@@ -72,6 +72,33 @@ pub(super) struct Keeping {
     _pulse: AbortOnDropHandle<()>,
 }
 
+/// Tells whether the runtime on which it was made still runs.
+pub(super) struct Pulse {
+    at: Arc<Mutex<Instant>>,
+    stuck: Duration,
+    _feeling: AbortOnDropHandle<()>,
+}
+
+impl Pulse {
+    pub(super) fn feel(lease: Duration) -> Pulse {
+        let at = Arc::new(Mutex::new(Instant::now()));
+        Pulse {
+            stuck: stuck(lease),
+            _feeling: AbortOnDropHandle::new(tokio::spawn(feel(at.clone(), lease))),
+            at,
+        }
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.at.lock().elapsed() > self.stuck
+    }
+}
+
+/// How long a worker with this lease may not get to run.
+fn stuck(lease: Duration) -> Duration {
+    STUCK.max(lease.saturating_mul(10))
+}
+
 fn thread(ended: oneshot::Receiver<()>) -> std::io::Result<Handle> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
@@ -100,7 +127,7 @@ async fn keep(
     pulse: Arc<Mutex<Instant>>,
     counters: Counters,
 ) {
-    let stuck = STUCK.max(lease.saturating_mul(10));
+    let stuck = stuck(lease);
     loop {
         tokio::time::sleep(lease / 3).await;
         let silent = pulse.lock().elapsed();

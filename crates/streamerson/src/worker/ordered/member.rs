@@ -133,8 +133,11 @@ impl LanedMember {
         let state = self.shared.state.lock();
         let awaits = state.lanes.awaited() > 0;
         if self.drain.is_cancelled() {
-            let done = state.lanes.is_quiet();
-            return if done { Need::Nothing } else { Need::Change };
+            return match state.lanes.startable() {
+                0 if state.lanes.is_quiet() => Need::Nothing,
+                0 => Need::Change,
+                _ => Need::Permit,
+            };
         }
         if self.permits.available_permits() == 0 {
             return Need::Permit;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use streamerson_core::ownership::{Change, Ownership, Step};
 use streamerson_core::time::{Monotonic, millis};
-use streamerson_core::{Result, Topic};
+use streamerson_core::{Error, Result, Topic};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use tower::Service;
 
 use super::leases::OwnerLeases;
 use super::{forward, partition};
+use crate::worker::heartbeat::Pulse;
 use crate::worker::janitor::Janitor;
 use crate::worker::running::Stopped;
 use crate::worker::serve::Shared;
@@ -25,6 +26,7 @@ use crate::{Reply, Request};
 pub(super) struct Owner<S> {
     /// Where handlers run.
     runtime: Handle,
+    pulse: Pulse,
     shared: Arc<Shared>,
     topic: Topic,
     partitions: u32,
@@ -34,7 +36,10 @@ pub(super) struct Owner<S> {
     clock: Monotonic,
     permits: Arc<Semaphore>,
     serving: BTreeMap<u32, Serving>,
-    forwarding: Option<AbortOnDropHandle<()>>,
+    /// Of the topic as a whole: forwarding what is sent there, and cleaning.
+    whole: Option<[AbortOnDropHandle<()>; 2]>,
+    /// The broker did not answer of late; it was told.
+    is_away: bool,
     ended: mpsc::UnboundedSender<Ended>,
     endings: mpsc::UnboundedReceiver<Ended>,
 }
@@ -71,6 +76,7 @@ where
         let (ended, endings) = mpsc::unbounded_channel();
         Owner {
             runtime: Handle::current(),
+            pulse: Pulse::feel(settings.lease),
             topic,
             partitions,
             ownership: Ownership::new(leases.me().clone(), partitions, millis(settings.lease)),
@@ -79,7 +85,8 @@ where
             clock: Monotonic::start(),
             permits: Arc::new(Semaphore::new(settings.concurrency)),
             serving: BTreeMap::new(),
-            forwarding: None,
+            whole: None,
+            is_away: false,
             ended,
             endings,
             shared,
@@ -111,6 +118,10 @@ where
 
     async fn act(&mut self, step: Step) -> Result<()> {
         match step {
+            Step::Attend | Step::Acquire(_) if self.pulse.is_gone() => {
+                self.miss(&Error::closed("the worker's own runtime does not run"));
+                self.ownership.not_attended(self.clock.now());
+            }
             Step::Attend => self.attend().await,
             Step::Acquire(partition) => self.acquire(partition).await?,
             Step::Drain(partition) => self.drain(partition),
@@ -128,9 +139,12 @@ where
     async fn attend(&mut self) {
         let asked = self.clock.now();
         match self.leases.attend().await {
-            Ok(seats) => self.ownership.attended(asked, self.clock.now(), &seats),
+            Ok(seats) => {
+                self.is_away = false;
+                self.ownership.attended(asked, self.clock.now(), &seats);
+            }
             Err(error) => {
-                tracing::warn!(topic = %self.topic, %error, "the members of the group are not known at the moment");
+                self.miss(&error);
                 self.ownership.not_attended(self.clock.now());
             }
         }
@@ -141,7 +155,7 @@ where
         let lease = match self.leases.acquire(partition).await {
             Ok(lease) => lease,
             Err(error) => {
-                tracing::warn!(topic = %self.topic, partition, %error, "the lease of a partition cannot be had at the moment");
+                self.miss(&error);
                 return Ok(());
             }
         };
@@ -166,6 +180,13 @@ where
             Change::Lost => self.lose(partition),
         }
         Ok(())
+    }
+
+    /// Tells that leases cannot be renewed: once, because it is tried again soon.
+    fn miss(&mut self, error: &Error) {
+        if !std::mem::replace(&mut self.is_away, true) {
+            tracing::warn!(topic = %self.topic, %error, "leases cannot be renewed at the moment; partitions are lost when they run out");
+        }
     }
 
     fn drain(&mut self, partition: u32) {
@@ -220,23 +241,26 @@ where
         };
         self.serving.insert(partition, serving);
         if partition == 0 {
-            self.forward();
+            self.forward()?;
         }
         Ok(())
     }
 
-    fn forward(&mut self) {
+    fn forward(&mut self) -> Result<()> {
         let settings = &self.shared.settings;
-        let me = self.leases.me().clone();
-        let broker = settings.broker.clone();
         let forwarding = forward::run(
-            broker,
+            settings.broker.clone(),
             self.topic.clone(),
-            me,
+            self.leases.me().clone(),
             self.partitions,
             settings.lease,
         );
-        self.forwarding = Some(AbortOnDropHandle::new(self.runtime.spawn(forwarding)));
+        let cleaning = Janitor::new(settings, &self.topic)?.run(CancellationToken::new());
+        self.whole = Some([
+            AbortOnDropHandle::new(self.runtime.spawn(forwarding)),
+            AbortOnDropHandle::new(self.runtime.spawn(cleaning)),
+        ]);
+        Ok(())
     }
 
     /// Stops at once: what runs is discarded, and the broker takes nothing of it any more.
@@ -248,7 +272,7 @@ where
 
     fn stop(&mut self, partition: u32) -> bool {
         if partition == 0 {
-            self.forwarding = None;
+            self.whole = None;
         }
         self.serving.remove(&partition).is_some()
     }
