@@ -24,6 +24,7 @@ use streamerson::core::{
 use streamerson::{
     Attempt, Client, Json, Message, NoReply, Problem, Publish, Router, State, Worker, connect,
 };
+use streamerson_testkit::proxy::{Direction, Proxy};
 use streamerson_testkit::redis::RedisServer;
 use support::{away, entries, soon, topic, unanswered, until};
 use tokio::sync::{Semaphore, oneshot};
@@ -179,12 +180,17 @@ async fn hold(State(held): State<Held>, message: Message) -> (Publish, NoReply) 
 }
 
 /// Replicas join, leave and die while a producer sends: every message has one effect, in the order of its key.
-async fn crowd(shared: Arc<dyn Broker>) {
+async fn crowd(broker: Arc<dyn Broker>) {
+    crowd_through(broker.clone(), broker, LEASE).await;
+}
+
+/// The same, with workers that see the broker through `shared`.
+async fn crowd_through(broker: Arc<dyn Broker>, shared: Arc<dyn Broker>, lease: Duration) {
     const KEYS: u64 = 20;
     const EACH: u64 = 60;
-    let broker = &*shared;
+    let broker = &*broker;
     let router = Router::new().on("count", count);
-    let start = || Replica::start(shared.clone(), router.clone());
+    let start = || Replica::with(shared.clone(), router.clone(), |worker| worker.lease(lease));
     let sending = async {
         for n in 0..EACH {
             let batch = (0..KEYS).map(|key| numbered(&format!("k{key}"), n));
@@ -248,6 +254,30 @@ mod keys_keep_their_order_while_replicas_join_leave_and_die {
     async fn on_redis() {
         let server = RedisServer::start().await;
         crowd(connect(&server.url()).await.unwrap()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn on_redis_with_connections_that_break_in_the_middle_of_an_answer() {
+        let server = RedisServer::start().await;
+        let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into()).await;
+        let direct = connect(&server.url()).await.unwrap();
+        let url = format!("redis://{}", proxy.address());
+        let through = connect(&url).await.unwrap();
+        let breaking = async {
+            for bytes in [700, 2900, 5100, 300, 9300, 1500] {
+                let seen = proxy.accepted();
+                proxy.cut_after(Direction::ToClient, bytes);
+                proxy.accepted_at_least(seen + 1).await;
+                // Longer than clients wait before they come again.
+                tokio::time::sleep(Duration::from_millis(700)).await;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = crowd_through(direct, through, Duration::from_secs(1)) => (),
+            () = breaking => (),
+        }
+        assert!(proxy.accepted() > 20, "connections did break");
     }
 }
 
