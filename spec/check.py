@@ -78,12 +78,16 @@ def partition(key, partitions):
 
 
 def ordering_key(identifier, encoded):
-    """What decides the partition of a message: the `key` of its meta, else its id."""
+    """What decides the partition of a message of type `a`: the `key` of its meta, the caller's idempotency key, else its id."""
     try:
         meta = read_meta(encoded)
     except Invalid:
         meta = {}
-    return meta.get("key", identifier)
+    asked = [value for name, value in headers(meta) if name.lower() == "idempotency-key"]
+    once = f"key:a:{asked[0]}" if asked and asked[0] else None
+    if once is None or len(once.encode()) > 512:
+        once = identifier
+    return meta.get("key", once)
 
 
 def may_be_divided(topic, partitions):

@@ -1,10 +1,16 @@
 //! `streamerson send`: appends a message that wants no answer.
 
+use std::time::Duration;
+
 use clap::Args;
 use serde::Serialize;
-use streamerson_core::{Append, Message, Position};
+use streamerson::client::IDEMPOTENCY_KEEP;
+use streamerson_core::meta::IDEMPOTENCY_KEY;
+use streamerson_core::time::unix_ms;
+use streamerson_core::{Append, Message, Once, Position};
 
 use crate::destination::Destination;
+use crate::duration;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
 use crate::output::{self, Format};
@@ -19,6 +25,18 @@ pub(crate) struct Send {
     #[command(flatten)]
     payload: PayloadArgs,
 
+    /// Let it appear at this time, for example 2026-12-24T18:00:00+01:00
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "delay")]
+    at: Option<u64>,
+
+    /// Let it appear after this time, for example 90s, 12h or 7d
+    #[arg(long, value_name = "DURATION", value_parser = duration::age)]
+    delay: Option<Duration>,
+
+    /// Store it once: of all messages of this type with the same key, the first of a day is stored; workers see the key too
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+
     /// How to print the result
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
@@ -30,27 +48,58 @@ pub(crate) struct Send {
 #[derive(Serialize)]
 struct Sent<'a> {
     id: &'a str,
-    #[serde(serialize_with = "as_text")]
-    position: Position,
+    /// Of the message that is stored; none while it is scheduled.
+    position: Option<String>,
 }
 
 impl Send {
     pub(crate) async fn run(self) -> Result<()> {
         self.destination.check()?;
-        let data = self.payload.read()?;
+        let append = self.append()?;
+        let id = append.message.id.clone();
         let broker = self.broker.connect().await?;
-        let message = Message::new(self.destination.kind, data).with_meta(&self.payload.meta());
-        let id = message.id.clone();
-        let answers = broker
-            .append(vec![Append::new(self.destination.topic, message)])
-            .await;
+        let answers = broker.append(vec![append]).await;
         let position = answers.into_iter().next().unwrap_or_else(no_answer)?;
+        let position = (position != Position::ZERO).then(|| position.to_string());
         match self.output {
-            Format::Table => output::line(format!("{id} {position}").as_bytes())?,
+            Format::Table => {
+                let place = position.as_deref().unwrap_or("scheduled");
+                output::line(format!("{id} {place}").as_bytes())?;
+            }
             Format::Json => output::json(&Sent { id: &id, position })?,
         }
         Ok(())
     }
+
+    /// What is to be stored, and when, and how often.
+    fn append(&self) -> Result<Append> {
+        let Destination { topic, kind } = &self.destination;
+        let data = self.payload.read()?;
+        let mut meta = self.payload.meta();
+        let mut once = None;
+        if let Some(key) = &self.idempotency_key {
+            once = Some(Once::of_caller(kind, key, IDEMPOTENCY_KEEP)?);
+            meta.hdr.append(IDEMPOTENCY_KEY, key);
+        }
+        let message = Message::new(kind.clone(), data).with_meta(&meta);
+        let mut append = Append::new(topic.clone(), message);
+        let after = |delay: Duration| unix_ms().saturating_add(delay.as_millis() as u64);
+        if let Some(due) = self.at.or(self.delay.map(after)) {
+            append = append.due_at(due);
+        }
+        if let Some(once) = once {
+            append = append.once(once);
+        }
+        Ok(append)
+    }
+}
+
+/// Reads a time with its offset, as milliseconds since 1970.
+fn time(text: &str) -> Result<u64, String> {
+    let time: jiff::Timestamp = text.parse().map_err(|_| {
+        format!("{text:?} is not a time with its offset, such as 2026-12-24T18:00:00Z or 2026-12-24T18:00:00+01:00")
+    })?;
+    Ok(u64::try_from(time.as_millisecond()).unwrap_or_default())
 }
 
 fn no_answer() -> streamerson_core::Result<Position> {
@@ -60,6 +109,23 @@ fn no_answer() -> streamerson_core::Result<Position> {
     ))
 }
 
-fn as_text<S: serde::Serializer>(position: &Position, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(position)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_an_offset() {
+        assert_eq!(time("1970-01-01T00:00:01.5Z"), Ok(1500));
+        assert_eq!(time("1970-01-01T01:00:00+01:00"), Ok(0));
+        assert_eq!(time("1969-12-31T23:00:00Z"), Ok(0));
+        for text in [
+            "",
+            "tomorrow",
+            "2026-12-24",
+            "2026-12-24T18:00:00",
+            "1763900000000",
+        ] {
+            assert!(time(text).is_err(), "{text:?}");
+        }
+    }
 }

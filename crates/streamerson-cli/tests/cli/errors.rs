@@ -64,6 +64,18 @@ async fn wrong_usage_exits_with_2() {
         &["dev", "--durability", "tape"],
         &["dev", "--listen", "8080"],
         &["send", "orders", "o", "--log", "a=b=c"],
+        &["send", "orders", "o", "--at", "tomorrow"],
+        &["send", "orders", "o", "--delay", "soon"],
+        &[
+            "send",
+            "orders",
+            "o",
+            "--delay",
+            "1s",
+            "--at",
+            "2026-12-24T18:00:00Z",
+        ],
+        &["send", "orders", "o", "--idempotency-key", ""],
         &["send", "orders", "o", "--broker", "memory:"],
     ] {
         let ended = run(arguments).await;

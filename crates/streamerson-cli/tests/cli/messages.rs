@@ -29,6 +29,30 @@ async fn send_prints_id_and_position() {
 }
 
 #[tokio::test]
+async fn a_message_may_appear_later_and_one_with_a_key_is_stored_once() {
+    let server = RedisServer::start().await;
+    let url = server.url();
+    let send = async |options: &[&str]| {
+        let to = ["send", "orders", "o", "--broker", &url, "-o", "json"];
+        run(&[&to[..], options].concat()).await.json()
+    };
+    let first = send(&["-d", "1", "--idempotency-key", "k"]).await;
+    let again = send(&["-d", "1", "--idempotency-key", "k"]).await;
+    assert_eq!(first["position"], again["position"]);
+    assert_ne!(first["id"], again["id"]);
+
+    let later = send(&["-d", "2", "--delay", "7d"]).await;
+    assert_eq!(later["position"], json!(null));
+    send(&["-d", "3", "--at", "2020-01-01T00:00:00Z"]).await;
+    let show = ["topic", "show", "orders", "--broker", &url, "-o", "json"];
+    let shown = run(show).await.json();
+    assert_eq!(
+        (&shown["length"], &shown["scheduled"]),
+        (&json!(2), &json!(1))
+    );
+}
+
+#[tokio::test]
 async fn a_payload_comes_from_the_line_a_file_or_stdin() {
     let dev = Dev::start(&[]).await;
     let file = dev.directory.path().join("order.json");
