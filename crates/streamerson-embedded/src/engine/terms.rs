@@ -106,6 +106,12 @@ pub(crate) fn place(state: &mut State, entry: &mut Pending, unix_ms: u64) -> Res
     else {
         return state.assign(&entry.topic, entry.insisted, unix_ms);
     };
+    if topic.is_inbox() {
+        return Err(Error::invalid(
+            "inbox-terms",
+            "a message to an inbox has neither a due time nor a key for once, because an inbox does not last: send it to a topic, or without",
+        ));
+    }
     if let Some(once) = &terms.once {
         once.check()?;
         let keys = state.topic(topic).map(|topic| &topic.keys);

@@ -9,8 +9,8 @@
 //! inboxes, over RESP2. Answers and errors are those of Redis 7.0, but for these, all on purpose:
 //!
 //! * An entry has exactly the six fields of a message, and keys are those of one namespace.
-//! * When a connection closes, what was delivered over it is given back, and a member that then holds nothing is
-//!   forgotten. `XGROUP DELCONSUMER` gives back what Redis would forget.
+//! * When a connection closes, what was delivered over it is given back, a member that then holds nothing is
+//!   forgotten, and leases that were acquired or renewed over it last are free. `XGROUP DELCONSUMER` gives back what Redis would forget.
 //! * `MAXLEN` spares what a group has not processed; `MINID` of `XTRIM` does what it says. What is trimmed away is no
 //!   longer pending.
 //! * Topics are not deleted by `DEL`, but by the script `remove`; inboxes are, and expire a minute after the last reply, whatever
@@ -28,6 +28,7 @@ mod failure;
 mod glob;
 mod inline;
 mod keys;
+mod leases;
 mod options;
 mod readers;
 mod reply;

@@ -107,9 +107,12 @@ impl Session {
 impl Drop for Session {
     /// Here rather than at the end of the connection's task, so that deliveries are released however the task ends.
     fn drop(&mut self) {
-        let Shared { readers, .. } = &*self.shared;
+        let Shared {
+            readers, leases, ..
+        } = &*self.shared;
         self.deliveries
             .release(self.shared.engine(), readers, Instant::now());
+        leases.release(self.shared.engine(), self.id);
         self.shared.leave(self.id);
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::keys::Keys;
+use super::leases::Leases;
 use super::options::Options;
 use super::readers::Readers;
 use super::scripts::Library;
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     pub(super) library: Library,
     pub(super) counters: Counters,
     pub(super) readers: Readers,
+    pub(super) leases: Leases,
     clients: Mutex<BTreeMap<u64, Client>>,
     ended: CancellationToken,
 }
@@ -110,6 +112,7 @@ impl Shared {
             library: Library::default(),
             counters: Counters::default(),
             readers: Readers::default(),
+            leases: Leases::default(),
             clients: Mutex::default(),
             ended: CancellationToken::new(),
         })

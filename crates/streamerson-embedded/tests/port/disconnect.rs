@@ -191,3 +191,25 @@ async fn a_search_that_arrives_after_its_member_has_gone_takes_nothing() {
     assert!(read(&mut other, "ada", 1).await.is_empty());
     assert_eq!(claim(&mut other, "ada").await, 1);
 }
+
+#[tokio::test]
+async fn a_lease_is_free_when_the_connection_that_renewed_it_last_closes() {
+    const LEASE: &str = "-- streamerson:lease:1";
+    let server = Server::start().await;
+    let (mut first, mut second) = (server.connect().await, server.connect().await);
+    let mut other = server.connect().await;
+    let acquire = async |wire: &mut Wire, holder| {
+        let arguments = ["acquire", "seat", holder, "3600000"];
+        let call = [&["EVAL", LEASE, "1", "shop:{a}"], &arguments[..]].concat();
+        let lease = wire.call(&call).await.list();
+        lease[1].text().to_owned()
+    };
+    assert_eq!(acquire(&mut first, "ada").await, "ada");
+    assert_eq!(acquire(&mut second, "ada").await, "ada");
+    // Renewed over another connection since: nothing changes with the first.
+    drop(first);
+    while other.line("CLIENT LIST").await.text().lines().count() > 2 {}
+    assert_eq!(acquire(&mut other, "bob").await, "ada");
+    drop(second);
+    while acquire(&mut other, "bob").await != "bob" {}
+}

@@ -291,6 +291,9 @@ async fn deliver(
     session
         .deliveries
         .record(engine, key, member, grants.iter().copied());
+    if !just_id {
+        engine.note_again(key, grants.iter()).await?;
+    }
     let positions: Vec<Position> = grants.iter().map(|grant| grant.position).collect();
     let bodies = engine.fetch(&key.topic, &positions).await?;
     let (mut claimed, mut gone, mut settled) = (Vec::new(), Vec::new(), Vec::new());

@@ -19,11 +19,19 @@ pub(super) async fn run(session: &Session, mut call: Call) -> Answer {
         b"acquire" => {
             let (name, holder) = (arguments.name()?, arguments.name()?);
             let ttl = arguments.millis()?.max(1);
-            Ok(told(engine.acquire(&topic, &name, &holder, ttl).await?))
+            let lease = engine.acquire(&topic, &name, &holder, ttl).await?;
+            if lease.holder == holder {
+                let leases = &session.shared().leases;
+                leases.note(engine, session.id(), &topic, &lease);
+            }
+            Ok(told(lease))
         }
         b"release" => {
             let (name, holder) = (arguments.name()?, arguments.name()?);
             let released = engine.release(&topic, &name, &holder);
+            if released {
+                session.shared().leases.forget(&topic, &name);
+            }
             Ok(Reply::Integer(released.into()))
         }
         b"list" => {
