@@ -40,7 +40,7 @@ impl Trial {
                 if acquired.holder == name(holder) {
                     return acquired;
                 }
-                tokio::task::yield_now().await;
+                self.a_while().await;
             }
         };
         self.within("a lease to run out", acquired).await
@@ -130,7 +130,7 @@ pub async fn a_loss_is_told_from_a_renewal(trial: Trial) {
     assert_eq!(brief.epoch, renewed.epoch);
     let nobody_has_it = async {
         while !trial.leases(&topic).await.is_empty() {
-            tokio::task::yield_now().await;
+            trial.a_while().await;
         }
     };
     trial.within("a lease to run out", nobody_has_it).await;
@@ -223,7 +223,7 @@ pub async fn an_owner_that_slept_is_stopped(trial: Trial) {
         } else {
             let runs_out = async {
                 while !trial.leases(&topic).await.is_empty() {
-                    tokio::task::yield_now().await;
+                    trial.a_while().await;
                 }
             };
             trial.within("a lease to run out", runs_out).await;

@@ -62,6 +62,11 @@ impl Trial {
         }
     }
 
+    /// Between two looks at what only time changes.
+    pub(super) async fn a_while(&self) {
+        tokio::time::sleep(self.lease / 50).await;
+    }
+
     /// Appends; every append must succeed.
     pub(super) async fn append(&self, batch: Vec<Append>) -> Vec<Position> {
         let size = batch.len();

@@ -369,7 +369,7 @@ pub async fn removing_members_loses_nothing(trial: Trial) {
         tokio::spawn(async move {
             loop {
                 remove_members(&trial, &topic, Duration::ZERO).await;
-                tokio::task::yield_now().await;
+                trial.a_while().await;
             }
         })
     };

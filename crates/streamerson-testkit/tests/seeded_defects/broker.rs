@@ -81,6 +81,11 @@ impl Broken {
     }
 }
 
+/// Between looking and acting, where that is the defect: long enough for others to look too, on a busy machine as well.
+pub(crate) async fn a_moment() {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
 /// Inboxes under a name that the inner broker does not bound.
 fn unbounded(topic: &Topic) -> Topic {
     match topic.is_inbox() {

@@ -11,7 +11,7 @@ use streamerson_core::{
     Receipt, Result, Settlement, Settler, Topic,
 };
 
-use crate::broker::{Broken, as_text};
+use crate::broker::{Broken, a_moment, as_text};
 use crate::defect::Defect;
 use crate::terms;
 
@@ -277,7 +277,7 @@ impl BrokenSettler {
         if self.shared.state().settled.contains(&position) {
             return Err(Error::fenced("settled before"));
         }
-        tokio::task::yield_now().await;
+        a_moment().await;
         self.shared.state().settled.insert(position);
         self.broker.inner.append(outputs).await;
         self.inner.settle(vec![Settlement::complete(receipt)]).await;

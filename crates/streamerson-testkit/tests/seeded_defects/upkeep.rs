@@ -7,7 +7,7 @@ use streamerson_core::{
     Append, Broker, Entry, ErrorKind, Name, Pending, Position, Result, Start, Topic, Upkeep,
 };
 
-use crate::broker::Broken;
+use crate::broker::{Broken, a_moment};
 use crate::defect::Defect;
 
 impl Broken {
@@ -57,7 +57,7 @@ impl Broken {
             Defect::TakingChecksTooEarly => {
                 let found = self.inner.range(topic, Position::ZERO, 1000).await?;
                 let is_there = found.iter().any(|entry| entry.position == position);
-                tokio::task::yield_now().await;
+                a_moment().await;
                 if is_there {
                     self.inner.append(outputs).await;
                     self.inner.take(topic, position, Vec::new()).await?;
