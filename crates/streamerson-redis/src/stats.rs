@@ -97,10 +97,13 @@ async fn group(
     }))
 }
 
-/// Redis tells the lag since 7.0, and not after deletions in between; that there is none can always be told.
+/// Redis tells the lag since 7.0, not after deletions in between, and not always right after a group began in the middle of
+/// a stream; that there is none can always be told.
 fn lag(info: &Reply, cursor: Option<Position>, last: Option<Position>) -> Option<u64> {
-    let told = info.field("lag").and_then(Reply::as_number);
-    told.or_else(|| (cursor >= last).then_some(0))
+    match cursor >= last {
+        true => Some(0),
+        false => info.field("lag").and_then(Reply::as_number),
+    }
 }
 
 fn member(info: &Reply) -> Option<MemberStats> {
@@ -145,5 +148,7 @@ mod tests {
         assert_eq!(lag(&silent, None, None), Some(0));
         let told = Reply::List(vec![Reply::Text("lag".into()), Reply::Number(3)]);
         assert_eq!(lag(&told, at(1), at(2)), Some(3));
+        // As seen of a group that was destroyed and created again, when all was delivered.
+        assert_eq!(lag(&told, at(2), at(2)), Some(0));
     }
 }
