@@ -344,3 +344,29 @@ async fn a_group_removed_under_its_member_begins_again_where_all_was_settled() {
         assert_eq!(text(&delivery.message), "four");
     }
 }
+
+#[tokio::test]
+async fn a_group_removed_under_its_member_does_not_repeat_its_effects() {
+    let dir = tempfile::tempdir().unwrap();
+    for broker in [EmbeddedBroker::in_memory(), open(dir.path())] {
+        append(&broker, "orders", &["one", "two"]).await;
+        let mut member = store::join(&broker, "orders", "ada").await;
+        let effect = || {
+            let message = Message::new("test", "effect");
+            Outcome::Complete {
+                outputs: vec![Append::new(topic("effects"), message)],
+                once: Some(Box::new(Once::new("two", HOUR))),
+            }
+        };
+        // What was settled is not all before what was not.
+        let mut held = take(&mut member, 2).await;
+        let settled = store::settle(&*member, held.remove(1), effect()).await;
+        settled.unwrap();
+        let removed = broker.remove_group(&topic("orders"), &name("group")).await;
+        assert!(removed.unwrap());
+        let mut again = take(&mut member, 2).await;
+        let settled = store::settle(&*member, again.remove(1), effect()).await;
+        settled.unwrap();
+        assert_eq!(payloads(&broker, "effects").await.unwrap(), ["effect"]);
+    }
+}

@@ -111,7 +111,10 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
             cursor,
         } => {
             let topic = state.topic_or_new(&topic);
-            topic.removed_groups.remove(&group);
+            // A group that goes on where it was removed has had its effects; a new one has completed nothing.
+            if topic.removed_groups.remove(&group) != Some(cursor) {
+                topic.effects.remove(&group);
+            }
             topic.groups.insert(group, Group::new(cursor));
         }
         Record::GroupMoved {
@@ -143,6 +146,7 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
                 let groups: Vec<Name> = topic.groups.keys().cloned().collect();
                 groups.iter().for_each(|group| topic.remove_group(group));
                 topic.keys = Remembered::default();
+                topic.effects.clear();
                 topic.partitions = 0;
                 // Positions and epochs go on growing, should it come again.
                 topic.leases = LeaseTable::after(topic.leases.epoch());

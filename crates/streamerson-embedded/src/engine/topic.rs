@@ -278,14 +278,16 @@ impl TopicState {
         (before - self.len(), bytes - self.recent_bytes)
     }
 
-    /// Removes a group. Up to where all was settled is kept, for members that go on.
+    /// Removes a group. Up to where all was settled is kept, for members that go on, and so are its effects: what was settled
+    /// beyond comes again, and must not have a second one.
     pub(crate) fn remove_group(&mut self, name: &Name) {
         let Some(group) = self.groups.remove(name) else {
             return;
         };
-        self.effects.remove(name);
-        if self.removed_groups.len() >= REMOVED_GROUPS {
-            self.removed_groups.pop_first();
+        if self.removed_groups.len() >= REMOVED_GROUPS
+            && let Some((forgotten, _)) = self.removed_groups.pop_first()
+        {
+            self.effects.remove(&forgotten);
         }
         let settled = before(group.first_unprocessed());
         self.removed_groups.insert(name.clone(), settled);
