@@ -141,20 +141,31 @@ impl Injector<'_> {
     /// Stops a worker that has work in hand, for two leases.
     async fn stop_a_worker(&self, chance: &mut StdRng) -> Result<usize> {
         let lease = self.settings.lease;
-        let busy = async {
+        let search = async {
             loop {
                 let posts = self.posts.iter();
                 let busy: Vec<&Post> = posts.filter(|post| post.holding() > 0).collect();
-                match busy.choose(chance) {
-                    Some(post) => return *post,
-                    None => sleep(LOOK).await,
+                if let Some(post) = busy.choose(chance) {
+                    post.stop().await?;
+                    // What it said before it stopped is still to be read.
+                    sleep(LOOK).await;
+                    if post.holding() > 0 {
+                        return Ok::<&Post, Failure>(post);
+                    }
+                    // It was done, or killed, in this very moment.
+                    post.go_on().await?;
                 }
+                sleep(LOOK).await;
             }
         };
-        let Ok(post) = timeout(lease, busy).await else {
+        let Ok(post) = timeout(2 * lease, search).await else {
+            // A search given up may have left one stopped.
+            for post in self.posts {
+                post.go_on().await?;
+            }
             return Ok(0);
         };
-        post.stop().await?;
+        let post = post?;
         let holding = post.holding();
         sleep(2 * lease).await;
         post.go_on().await?;
