@@ -61,7 +61,7 @@ async fn workers_that_are_replaced_lose_nothing_and_do_nothing_twice() {
     }
     until(|| handled + serving.stats().handled == 1000).await;
     serving.stop().await.unwrap();
-    let runs = runs.lock();
+    let runs = runs.lock().clone();
     assert_eq!(runs.len(), 1000);
     assert!(
         runs.values().all(|runs| *runs == 1),

@@ -178,7 +178,7 @@ async fn workers_that_are_replaced_do_everything_once(place: Place) {
     }
     until(|| handled + serving.stats().handled == 500).await;
     serving.stop().await.unwrap();
-    let runs = runs.lock();
+    let runs = runs.lock().clone();
     assert!(runs.len() == 500 && runs.values().all(|runs| *runs == 1));
     assert_eq!(pending(&*broker).await, 0);
 }

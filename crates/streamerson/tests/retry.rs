@@ -144,7 +144,7 @@ async fn a_handler_may_say_when_to_try_again() {
     let serving = serve(&broker, Router::new().on("t", handler.retry(times(2))));
     append(&broker, "t").await;
     assert_eq!(dead_letter(&broker).await.1.dlq.unwrap().attempts, 2);
-    let begun = begun.lock();
+    let begun = begun.lock().clone();
     // The broker counts whole milliseconds.
     assert!(begun[1] - begun[0] >= DELAY - Duration::from_millis(2));
     serving.stop().await.unwrap();

@@ -36,7 +36,7 @@ pub trait BatchHandler<Args, S>: Send + Sync + 'static {
         &self,
         items: Vec<Self::Item>,
         state: &S,
-    ) -> impl Future<Output = Result<Vec<Reply>, Reply>> + Send;
+    ) -> impl Future<Output = Result<Vec<Reply>, Box<Reply>>> + Send;
 }
 
 impl<Function, Running, Item, R, S> BatchHandler<(Vec<Item>,), S> for Function
@@ -49,7 +49,7 @@ where
 {
     type Item = Item;
 
-    async fn call(&self, items: Vec<Item>, _: &S) -> Result<Vec<Reply>, Reply> {
+    async fn call(&self, items: Vec<Item>, _: &S) -> Result<Vec<Reply>, Box<Reply>> {
         let n = items.len();
         self(items).await.into_replies(n)
     }
@@ -66,7 +66,7 @@ where
 {
     type Item = Item;
 
-    async fn call(&self, items: Vec<Item>, state: &S) -> Result<Vec<Reply>, Reply> {
+    async fn call(&self, items: Vec<Item>, state: &S) -> Result<Vec<Reply>, Box<Reply>> {
         let n = items.len();
         let running = self(State(X::from_ref(state)), items);
         running.await.into_replies(n)
@@ -82,34 +82,34 @@ where
 /// | `Result<T, E>` | either; an `Err` is the failure of the whole batch |
 pub trait IntoReplies {
     /// So many replies, or the failure of the whole batch.
-    fn into_replies(self, n: usize) -> Result<Vec<Reply>, Reply>;
+    fn into_replies(self, n: usize) -> Result<Vec<Reply>, Box<Reply>>;
 }
 
 impl<R: IntoReply> IntoReplies for Vec<R> {
-    fn into_replies(self, n: usize) -> Result<Vec<Reply>, Reply> {
+    fn into_replies(self, n: usize) -> Result<Vec<Reply>, Box<Reply>> {
         if self.len() != n {
             let message = format!(
                 "the batch handler answered {} replies to {n} messages",
                 self.len()
             );
             tracing::error!(message);
-            return Err(failure("batch-mismatch", message));
+            return Err(Box::new(failure("batch-mismatch", message)));
         }
         Ok(self.into_iter().map(IntoReply::into_reply).collect())
     }
 }
 
 impl IntoReplies for () {
-    fn into_replies(self, n: usize) -> Result<Vec<Reply>, Reply> {
+    fn into_replies(self, n: usize) -> Result<Vec<Reply>, Box<Reply>> {
         Ok((0..n).map(|_| ().into_reply()).collect())
     }
 }
 
 impl<T: IntoReplies, E: IntoReply> IntoReplies for Result<T, E> {
-    fn into_replies(self, n: usize) -> Result<Vec<Reply>, Reply> {
+    fn into_replies(self, n: usize) -> Result<Vec<Reply>, Box<Reply>> {
         match self {
             Ok(replies) => replies.into_replies(n),
-            Err(failure) => Err(failure.into_reply()),
+            Err(failure) => Err(Box::new(failure.into_reply())),
         }
     }
 }
@@ -245,7 +245,7 @@ where
                     }
                     continue;
                 }
-                Ok(Err(failure)) => failure,
+                Ok(Err(failure)) => *failure,
                 Err(panic) => panicked(&part[0].request, &*panic),
             };
             let rest = part.split_off(part.len() / 2);
@@ -257,7 +257,7 @@ where
         }
     }
 
-    async fn call(&self, items: Vec<H::Item>) -> Result<Vec<Reply>, Reply> {
+    async fn call(&self, items: Vec<H::Item>) -> Result<Vec<Reply>, Box<Reply>> {
         self.handler.call(items, &self.state).await
     }
 
