@@ -98,8 +98,6 @@ fn spawn(shared: Arc<Shared>, committer: Arc<Mutex<Committer>>) -> Result<JoinHa
         while shared.queue.wait() {
             // Again, for callers that found the committer busy and left their operation to it.
             while !shared.queue.is_empty() {
-                // On a busy machine, whoever waits for the processor has more to store: one sync for all of it.
-                std::thread::yield_now();
                 committer.lock().work();
             }
         }
