@@ -25,6 +25,11 @@ pub(crate) const PYTHON: Program = Program {
     name: "python3",
     package: "python3",
 };
+/// Sets the clock of single processes.
+pub(crate) const FAKETIME: Program = Program {
+    name: "faketime",
+    package: "faketime",
+};
 pub(crate) const NGINX: Program = Program {
     name: "nginx",
     package: "nginx-light",

@@ -3,12 +3,12 @@
 use anyhow::Result;
 
 use crate::command::{self, cargo};
-use crate::packages::{self, PYTHON, REDIS};
+use crate::packages::{self, FAKETIME, PYTHON, REDIS};
 
 /// Runs the tests of every crate. They start private servers on free ports, so nothing that runs
 /// on this machine is touched.
 pub(crate) fn run() -> Result<()> {
-    packages::ensure(&[REDIS, PYTHON])?;
+    packages::ensure(&[FAKETIME, PYTHON, REDIS])?;
     command::run(&mut cargo([
         "test",
         "--workspace",

@@ -1,6 +1,6 @@
 //! What the tests share: the command itself, a running `dev`, and plain HTTP.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
@@ -131,6 +131,15 @@ impl Running {
         directory: &Path,
         arguments: impl IntoIterator<Item = A>,
     ) -> Running {
+        Running::start_with(directory, arguments, &[])
+    }
+
+    /// Starts `streamerson` in a directory, with these variables in its environment.
+    pub(crate) fn start_with<A: AsRef<OsStr>>(
+        directory: &Path,
+        arguments: impl IntoIterator<Item = A>,
+        environment: &[(&str, OsString)],
+    ) -> Running {
         let mut command = std::process::Command::new(BINARY);
         command
             .args(arguments)
@@ -141,6 +150,7 @@ impl Running {
         for variable in VARIABLES {
             command.env_remove(variable);
         }
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         let mut process = Process::spawn(&mut command).unwrap();
         let (sender, lines) = mpsc::unbounded_channel();
         let stderr = BufReader::new(process.take_stderr().unwrap());
@@ -232,6 +242,14 @@ impl Dev {
             .chain(arguments.iter().copied())
             .collect();
         Dev::ready(Running::start_in(directory.path(), arguments), directory).await
+    }
+
+    /// Starts `dev` on the embedded broker with these variables in its environment, and waits until it is ready.
+    pub(crate) async fn start_with(environment: &[(&str, OsString)]) -> Dev {
+        let directory = tempfile::tempdir().unwrap();
+        let arguments = ["dev"].into_iter().chain(FREE_PORTS);
+        let running = Running::start_with(directory.path(), arguments, environment);
+        Dev::ready(running, directory).await
     }
 
     /// Starts `dev` on the broker at `url`, and waits until it is ready.

@@ -1,0 +1,110 @@
+//! Wall clocks that jump by hours, in every process of ours: `dev` and a worker run under libfaketime.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use streamerson_core::Position;
+use tempfile::TempDir;
+
+use crate::support::{Dev, Running};
+
+/// A clock that several processes look at.
+struct Clock {
+    folder: TempDir,
+}
+
+impl Clock {
+    fn new() -> Clock {
+        let clock = Clock {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        clock.jump("+0");
+        clock
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("now")
+    }
+
+    /// Sets it to so many seconds from the real time.
+    fn jump(&self, offset: &str) {
+        // Renamed, so that nobody reads half of it.
+        let next = self.folder.path().join("next");
+        fs::write(&next, offset).unwrap();
+        fs::rename(next, self.file()).unwrap();
+    }
+
+    /// What makes a process look at it. The monotonic clock stays real, as it does when somebody sets the time.
+    fn environment(&self) -> [(&'static str, OsString); 4] {
+        [
+            ("LD_PRELOAD", library().into()),
+            ("FAKETIME_TIMESTAMP_FILE", self.file().into()),
+            ("FAKETIME_NO_CACHE", "1".into()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ]
+    }
+}
+
+fn library() -> PathBuf {
+    let folders = fs::read_dir("/usr/lib").unwrap();
+    let found = folders
+        .map(|folder| folder.unwrap().path().join("faketime/libfaketimeMT.so.1"))
+        .find(|path| path.exists());
+    found.expect("libfaketime is missing: run `cargo xtask test`, or install the package faketime")
+}
+
+async fn last_position(dev: &Dev) -> Position {
+    let topic = dev.run(&["topic", "show", "hello", "-o", "json"]).await;
+    let topic: Value = topic.json();
+    topic["last"].as_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn clocks_that_jump_by_hours_fail_no_request_and_never_turn_positions_back() {
+    let clock = Clock::new();
+    let dev = Dev::start_with(&clock.environment()).await;
+    let reply = [
+        "reply",
+        "hello",
+        "greet",
+        "--json",
+        "{}",
+        "--broker",
+        &dev.broker,
+    ];
+    let mut worker = Running::start_with(Path::new("."), reply, &clock.environment());
+    worker.line("answering greet on hello").await;
+
+    assert_eq!(dev.post("/hello/greet", "{}").await.0, 200);
+    let begun = last_position(&dev).await;
+    let mut last = begun;
+    for offset in ["+7200", "-7200", "+0", "-7200", "+7200", "+0"] {
+        clock.jump(offset);
+        for _ in 0..10 {
+            let (status, answer) = dev.post("/hello/greet", "{}").await;
+            assert_eq!(status, 200, "at {offset} s: {answer}");
+        }
+        let now = last_position(&dev).await;
+        assert!(now > last, "at {offset} s: {now} after {last}");
+        last = now;
+    }
+    let hours = 7_000_000;
+    assert!(
+        last.major() > begun.major() + hours,
+        "the clock did not jump"
+    );
+
+    let group = dev
+        .run(&["group", "ls", "hello", "-o", "json"])
+        .await
+        .json();
+    assert_eq!(
+        (&group[0]["lag"], &group[0]["pending"]),
+        (&0.into(), &0.into())
+    );
+    worker.process.terminate();
+    assert_eq!(worker.ended().await.0, 0);
+    dev.stop().await;
+}
