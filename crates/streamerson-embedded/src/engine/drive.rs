@@ -98,6 +98,10 @@ fn spawn(shared: Arc<Shared>, committer: Arc<Mutex<Committer>>) -> Result<JoinHa
         while shared.queue.wait() {
             // Again, for callers that found the committer busy and left their operation to it.
             while !shared.queue.is_empty() {
+                let gathering = committer.lock().gathering();
+                if !gathering.is_zero() {
+                    std::thread::sleep(gathering);
+                }
                 committer.lock().work();
             }
         }

@@ -125,6 +125,11 @@ impl Log {
         &self.active
     }
 
+    /// Whether a frame is on the disk when it was written.
+    pub(crate) fn syncs(&self) -> bool {
+        self.settings.durability >= Durability::Disk
+    }
+
     /// Where the log is.
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
@@ -226,7 +231,7 @@ impl Log {
         if let Err(error) = files.write(self.active.file(), frame, offset) {
             return Err(self.take_back(offset + length, &error));
         }
-        if self.settings.durability >= Durability::Disk
+        if self.syncs()
             && let Err(error) = files.sync(self.active.file())
         {
             // A second sync would succeed without having written anything: there is no way to retry.
