@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 async fn behind_a_proxy(server: &RedisServer) -> (Proxy, RedisBroker) {
     let address = format!("127.0.0.1:{}", server.port()).parse().unwrap();
-    let proxy = Proxy::start(address).await;
+    let proxy = Proxy::start(address).await.unwrap();
     let broker = connect(&format!("redis://{}", proxy.address())).await;
     (proxy, broker)
 }

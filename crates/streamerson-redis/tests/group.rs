@@ -398,7 +398,9 @@ async fn what_was_trimmed_away_unprocessed_is_counted_and_not_delivered() {
 async fn a_stream_of_work_survives_cut_connections() {
     let (server, direct) = start().await;
     let address = format!("127.0.0.1:{}", server.port()).parse().unwrap();
-    let proxy = streamerson_testkit::proxy::Proxy::start(address).await;
+    let proxy = streamerson_testkit::proxy::Proxy::start(address)
+        .await
+        .unwrap();
     let broker = connect(&format!("redis://{}", proxy.address())).await;
     let (orders, done) = (topic("orders"), topic("done"));
     let names: Vec<String> = (0..500).map(|n| n.to_string()).collect();

@@ -11,6 +11,7 @@
 pub mod conformance;
 mod ports;
 pub mod process;
-pub mod proxy;
 pub mod redis;
 mod wrap;
+
+pub use streamerson_proxy as proxy;

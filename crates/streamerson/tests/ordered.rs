@@ -259,7 +259,9 @@ mod keys_keep_their_order_while_replicas_join_leave_and_die {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn on_redis_with_connections_that_break_in_the_middle_of_an_answer() {
         let server = RedisServer::start().await;
-        let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into()).await;
+        let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into())
+            .await
+            .unwrap();
         let direct = connect(&server.url()).await.unwrap();
         let url = format!("redis://{}", proxy.address());
         let through = connect(&url).await.unwrap();

@@ -176,7 +176,7 @@ impl Injector<'_> {
     async fn hire_a_slow_one(&self, system: &System) -> Result<usize> {
         let Settings { lease, .. } = *self.settings;
         let work = lease * 3;
-        let worker = ChaosWorker::new(system.proxy().url(), self.settings, self.names, work);
+        let worker = ChaosWorker::new(system.url(), self.settings, self.names, work);
         let post = self.hiring.post(&worker);
         sleep(lease * 2).await;
         let holding = post.holding();

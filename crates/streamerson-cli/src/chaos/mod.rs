@@ -1,7 +1,7 @@
 //! `streamerson chaos`: puts a running system under load and faults, and judges what it did by what it stored.
 //!
 //! * [`settings`], [`fault`], [`schedule`]: what is to happen, and in which order; the same seed gives the same order.
-//! * [`system`], [`proxy`], [`child`], [`workers`], [`worker`]: the system, as real processes.
+//! * [`system`], [`child`], [`workers`], [`worker`]: the system, as real processes.
 //! * [`load`], [`inject`]: what is sent, and what goes wrong meanwhile.
 //! * [`journal`], [`findings`], [`record`]: what workers said, and what the broker holds: what happened.
 //! * [`oracle`], [`report`]: whether it was right, and how it is told. The oracle is pure.
@@ -15,7 +15,6 @@ mod inject;
 mod journal;
 mod load;
 mod oracle;
-mod proxy;
 mod record;
 mod report;
 mod resp;

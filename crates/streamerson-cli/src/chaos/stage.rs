@@ -61,7 +61,7 @@ impl Stage {
         let folder = Folder::of(&settings)?;
         let names = Names::new(&new_id())?;
         let system = System::open(settings.system, &settings.namespace, folder.path()).await?;
-        let url = system.proxy().url();
+        let url = system.url();
         let broker = connect_in(&url, settings.namespace.clone()).await?;
         // Before anybody sends to it, so that all of it goes to partitions.
         broker.divide(&names.keyed, PARTITIONS).await?;

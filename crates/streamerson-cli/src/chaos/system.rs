@@ -7,10 +7,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use streamerson_core::Name;
+use streamerson_proxy::Proxy;
 use tokio::time::{Instant, sleep};
 
 use super::child::Child;
-use super::proxy::Proxy;
 use super::resp;
 use super::settings::Wanted;
 use crate::failure::{Exit, Failure, Result};
@@ -69,9 +69,14 @@ impl System {
         })
     }
 
-    /// Through which everybody reaches the broker.
+    /// What stands between everybody and the broker: it can cut all connections, and the broker may move behind it.
     pub(crate) fn proxy(&self) -> &Proxy {
         &self.proxy
+    }
+
+    /// The URL under which everybody reaches it.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://{}", self.proxy.address())
     }
 
     /// Kills the broker, leaves it dead for `pause`, and starts it again on the same files. Answers how many processes died.

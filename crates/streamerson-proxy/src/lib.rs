@@ -3,12 +3,12 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> std::io::Result<()> {
-//! use streamerson_testkit::proxy::Proxy;
+//! use streamerson_proxy::Proxy;
 //! use tokio::io::{AsyncReadExt, AsyncWriteExt};
 //! use tokio::net::{TcpListener, TcpStream};
 //!
 //! let server = TcpListener::bind("127.0.0.1:0").await?;
-//! let proxy = Proxy::start(server.local_addr()?).await;
+//! let proxy = Proxy::start(server.local_addr()?).await?;
 //!
 //! let mut client = TcpStream::connect(proxy.address()).await?;
 //! client.write_all(b"hello").await?;
@@ -24,7 +24,7 @@
 //! ```
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +34,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::ports::Reserved;
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +55,10 @@ pub struct Proxy {
 }
 
 /// What goes wrong now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Faults {
+    /// Where new connections lead to.
+    server: SocketAddr,
     /// Connections of an earlier generation are cut.
     generation: u64,
     refuse: bool,
@@ -75,6 +78,18 @@ struct Fault {
 }
 
 impl Faults {
+    fn none(server: SocketAddr) -> Faults {
+        Faults {
+            server,
+            generation: 0,
+            refuse: false,
+            to_server: Fault::default(),
+            to_client: Fault::default(),
+            open: 0,
+            accepted: 0,
+        }
+    }
+
     fn of(&self, direction: Direction) -> &Fault {
         match direction {
             Direction::ToServer => &self.to_server,
@@ -91,24 +106,18 @@ impl Faults {
 }
 
 impl Proxy {
-    /// A proxy before `server`, which need not be there yet.
-    ///
-    /// # Panics
-    ///
-    /// When there is no free port.
-    pub async fn start(server: SocketAddr) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").await;
-        let listener = listener.expect("a free port of the loopback interface");
-        let address = listener
-            .local_addr()
-            .expect("a bound socket has an address");
-        let faults = Arc::new(watch::Sender::new(Faults::default()));
-        let running = tokio::spawn(serve(listener, address, server, faults.clone()));
-        Proxy {
+    /// A proxy before `server`, which need not be there yet. Fails when there is no free port.
+    pub async fn start(server: SocketAddr) -> io::Result<Proxy> {
+        let socket = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let address = socket.local_addr()?;
+        let listener = socket.listen(BACKLOG)?;
+        let faults = Arc::new(watch::Sender::new(Faults::none(server)));
+        let running = tokio::spawn(serve(listener, address, faults.clone()));
+        Ok(Proxy {
             address,
             faults,
             running,
-        }
+        })
     }
 
     /// Where clients connect.
@@ -121,9 +130,24 @@ impl Proxy {
         self.address.port()
     }
 
-    /// Breaks every connection there is; new ones are welcome.
-    pub fn cut(&self) {
-        self.change(|faults| faults.generation += 1);
+    /// Where new connections lead to.
+    pub fn server(&self) -> SocketAddr {
+        self.faults.borrow().server
+    }
+
+    /// Leads new connections to `server` from now on: it has moved. Those there are stay.
+    pub fn point_to(&self, server: SocketAddr) {
+        self.change(|faults| faults.server = server);
+    }
+
+    /// Breaks every connection there is, and answers how many there were; new ones are welcome.
+    pub fn cut(&self) -> usize {
+        let mut open = 0;
+        self.change(|faults| {
+            faults.generation += 1;
+            open = faults.open;
+        });
+        open
     }
 
     /// Refuses new connections, as if nothing listened. Those there are stay.
@@ -133,6 +157,15 @@ impl Proxy {
         while TcpStream::connect(self.address).await.is_ok() {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Refuses new connections, breaks those there are, and waits until nothing passes any more.
+    pub async fn close(&self) {
+        self.refuse().await;
+        self.cut();
+        let mut faults = self.faults.subscribe();
+        // The sender lives in `self`.
+        let _ = faults.wait_for(|faults| faults.open == 0).await;
     }
 
     /// Stops forwarding both ways, without closing anything: a network that has gone silent. New connections are accepted,
@@ -202,12 +235,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(
-    listener: TcpListener,
-    address: SocketAddr,
-    server: SocketAddr,
-    faults: Arc<watch::Sender<Faults>>,
-) {
+async fn serve(listener: TcpListener, address: SocketAddr, faults: Arc<watch::Sender<Faults>>) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
     let mut changes = faults.subscribe();
@@ -215,19 +243,18 @@ async fn serve(
         let refuse = changes.borrow_and_update().refuse;
         if refuse {
             drop(listener.take());
-            let reserved = Reserved::exactly(address.port());
+            // Bound and not listened on: nobody else gets the port.
+            let reserved = bind(address);
             let _ = changes.wait_for(|faults| !faults.refuse).await;
-            drop(reserved);
+            let listening = reserved.and_then(|socket| socket.listen(BACKLOG));
+            listener = Some(listening.expect("the proxy's own port"));
             continue;
         }
-        let listening = match &listener {
-            Some(listening) => listening,
-            None => listener.insert(listen(address).expect("the proxy's own port")),
-        };
+        let Some(listening) = &listener else { return };
         tokio::select! {
             accepted = listening.accept() => {
                 if let Ok((client, _)) = accepted {
-                    let generation = count_in(&faults);
+                    let Faults { server, generation, .. } = count_in(&faults);
                     connections.spawn(forward(client, server, generation, faults.clone()));
                 }
             }
@@ -237,21 +264,23 @@ async fn serve(
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
+    // Connections of the last listener may linger.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(1024)
+    Ok(socket)
 }
 
-fn count_in(faults: &watch::Sender<Faults>) -> u64 {
-    let mut generation = 0;
+/// Counts a connection in; answers what holds for it.
+fn count_in(faults: &watch::Sender<Faults>) -> Faults {
+    let mut counted = *faults.borrow();
     faults.send_modify(|faults| {
         faults.open += 1;
         faults.accepted += 1;
-        generation = faults.generation;
+        counted = *faults;
     });
-    generation
+    counted
 }
 
 /// Forwards one connection until either side ends it or a fault does.

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use streamerson_testkit::proxy::{Direction, Proxy};
+use streamerson_proxy::{Direction, Proxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -29,7 +29,9 @@ async fn connected() -> Pair {
     let server = TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a working loopback interface");
-    let proxy = Proxy::start(server.local_addr().expect("a working loopback interface")).await;
+    let proxy = Proxy::start(server.local_addr().expect("a working loopback interface"))
+        .await
+        .expect("a working loopback interface");
     let client = TcpStream::connect(proxy.address())
         .await
         .expect("a working loopback interface");
@@ -79,7 +81,7 @@ async fn without_faults_both_sides_hear_each_other_and_the_end() {
 #[tokio::test]
 async fn a_cut_ends_both_sides_and_new_connections_are_welcome() {
     let mut pair = connected().await;
-    pair.proxy.cut();
+    assert_eq!(pair.proxy.cut(), 1);
     assert!(ended(&mut pair.client).await);
     assert!(ended(&mut pair.served).await);
     let mut client = TcpStream::connect(pair.proxy.address()).await.unwrap();
@@ -167,6 +169,27 @@ async fn a_cut_after_some_bytes_lets_exactly_these_through_and_happens_once() {
     let mut client = TcpStream::connect(pair.proxy.address()).await.unwrap();
     let (mut served, _) = soon(pair.server.accept()).await.unwrap();
     says(&mut client, &mut served, "1234567890").await;
+}
+
+#[tokio::test]
+async fn new_connections_follow_a_server_that_moves() {
+    let mut pair = connected().await;
+    let moved = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    pair.proxy.point_to(moved.local_addr().unwrap());
+    let mut client = TcpStream::connect(pair.proxy.address()).await.unwrap();
+    let (mut served, _) = soon(moved.accept()).await.unwrap();
+    says(&mut client, &mut served, "here").await;
+    says(&mut pair.client, &mut pair.served, "and there").await;
+}
+
+#[tokio::test]
+async fn a_closed_proxy_lets_nobody_through() {
+    let mut pair = connected().await;
+    soon(pair.proxy.close()).await;
+    assert_eq!(pair.proxy.open(), 0);
+    assert!(ended(&mut pair.client).await);
+    assert!(ended(&mut pair.served).await);
+    assert!(TcpStream::connect(pair.proxy.address()).await.is_err());
 }
 
 #[tokio::test]
