@@ -4,11 +4,13 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 use tokio::process::{ChildStdout, Command};
 
 /// This program, also when its file was replaced meanwhile.
 const SELF: &str = "/proc/self/exe";
+/// The variable by which a process of a run knows who started it.
+const PARENT: &str = "STREAMERSON_CHAOS_PARENT";
 
 /// A process in a group of its own, so that Ctrl-C reaches the run first. Killed when this is dropped.
 #[derive(Debug)]
@@ -22,6 +24,7 @@ impl Child {
     pub(crate) fn start(arguments: &[String], errors: Stdio) -> io::Result<Child> {
         let process = Command::new(SELF)
             .args(arguments)
+            .env(PARENT, std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)
@@ -75,7 +78,15 @@ impl Child {
 
 /// In a process of a run: ends it when the run does.
 pub(crate) fn end_with_parent() -> io::Result<()> {
-    Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // If it ended before this, there will be no signal.
+    let parent = getppid().map(|parent| parent.as_raw_nonzero().to_string());
+    match parent == std::env::var(PARENT).ok() {
+        true => Ok(()),
+        false => Err(io::Error::other(
+            "the run that started this process is gone",
+        )),
+    }
 }
 
 /// Becomes `program`, and ends with the parent. Returns only the reason why it could not.

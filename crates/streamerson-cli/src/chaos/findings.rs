@@ -58,17 +58,6 @@ fn letter(stream: u32, entry: Entry) -> Option<Letter> {
     })
 }
 
-/// Removes what the run has stored.
-pub(crate) async fn clean(broker: &dyn Broker, names: &Names) -> Result<()> {
-    for (_, topic) in names.streams()? {
-        broker.remove_topic(&topic.dead_letters()).await?;
-        broker.remove_topic(&topic).await?;
-    }
-    broker.remove_topic(&names.keyed).await?;
-    broker.remove_topic(&names.effects).await?;
-    Ok(())
-}
-
 /// Every entry of `topic`.
 async fn all(broker: &dyn Broker, topic: &Topic) -> Result<Vec<Entry>> {
     let last = match broker.stats(topic).await {

@@ -1,6 +1,5 @@
 //! What goes wrong during a run: workers killed at an even pace, and one episode after the other of everything else.
 
-use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -189,19 +188,16 @@ impl Injector<'_> {
         let stream = format!("{}:{{{}}}", self.settings.namespace, self.names.work);
         let command = ["XGROUP", "DESTROY", &stream, self.names.group.as_str()];
         let answer = resp::ask(system.proxy().server(), &command).await;
-        match answer.as_deref() {
-            Ok(":1") => Ok(1),
-            Ok(":0") => Ok(0),
-            answer => Err(not_destroyed(answer)),
+        match answer {
+            Ok(reply) if reply == ["1"] => Ok(1),
+            Ok(reply) if reply == ["0"] => Ok(0),
+            Ok(reply) => Err(not_destroyed(&reply.join(" "))),
+            Err(error) => Err(not_destroyed(&error.to_string())),
         }
     }
 }
 
-fn not_destroyed(answer: Result<&str, &io::Error>) -> Failure {
-    let said = match answer {
-        Ok(answer) => answer.to_owned(),
-        Err(error) => error.to_string(),
-    };
+fn not_destroyed(said: &str) -> Failure {
     Failure::new(
         Exit::Failed,
         "fault-not-injected",

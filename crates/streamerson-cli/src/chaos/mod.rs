@@ -5,7 +5,7 @@
 //! * [`load`], [`inject`]: what is sent, and what goes wrong meanwhile.
 //! * [`journal`], [`findings`], [`record`]: what workers said, and what the broker holds: what happened.
 //! * [`oracle`], [`report`]: whether it was right, and how it is told. The oracle is pure.
-//! * [`stage`], [`run`]: all of it, from the first process to the verdict.
+//! * [`stage`], [`run`]: all of it, from the first process to the verdict; [`traces`]: and nothing is left of it.
 
 pub(crate) mod child;
 mod clock;
@@ -16,14 +16,15 @@ mod journal;
 mod load;
 mod oracle;
 mod record;
-mod report;
+pub(crate) mod report;
 mod resp;
 mod run;
 mod schedule;
 pub(crate) mod settings;
 mod stage;
 mod system;
+mod traces;
 pub(crate) mod worker;
 mod workers;
 
-pub(crate) use run::run;
+pub(crate) use run::{Ended, run};

@@ -54,9 +54,11 @@ pub(crate) enum Wanted {
     Running(SocketAddr),
 }
 
-/// The topics and the group of one run; others on the same broker are not touched.
+/// The topics and the group of one run. They are its own: what others have on the same broker is not touched.
 #[derive(Debug, Clone)]
 pub(crate) struct Names {
+    /// What the names of all topics begin with.
+    pub(crate) prefix: String,
     pub(crate) work: Topic,
     /// Work in the order of keys, in partitions.
     pub(crate) keyed: Topic,
@@ -65,11 +67,14 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    /// The names of the run with this id.
     pub(crate) fn new(run: &str) -> streamerson_core::Result<Names> {
+        let prefix = format!("chaos-{run}-");
         Ok(Names {
-            work: Topic::new(format!("chaos-{run}-work"))?,
-            keyed: Topic::new(format!("chaos-{run}-keyed"))?,
-            effects: Topic::new(format!("chaos-{run}-effects"))?,
+            work: Topic::new(format!("{prefix}work"))?,
+            keyed: Topic::new(format!("{prefix}keyed"))?,
+            effects: Topic::new(format!("{prefix}effects"))?,
+            prefix,
             group: Name::new("workers")?,
         })
     }
@@ -82,6 +87,13 @@ impl Names {
             streams.push(partition(n)?);
         }
         Ok(streams)
+    }
+
+    /// Every topic of the run.
+    pub(crate) fn all(&self) -> streamerson_core::Result<Vec<Topic>> {
+        let streams = self.streams()?.into_iter().map(|(_, topic)| topic);
+        let others = [self.keyed.clone(), self.effects.clone()];
+        Ok(streams.chain(others).collect())
     }
 }
 

@@ -20,6 +20,7 @@ use super::load::{self, Chains, Load};
 use super::record::{Call, End, Record, Rest};
 use super::settings::{Names, PARTITIONS, Settings, Wanted};
 use super::system::{System, unusable};
+use super::traces;
 use super::worker::ChaosWorker;
 use super::workers::{Hiring, Post};
 use crate::failure::{Exit, Failure, Result};
@@ -35,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(50);
 const IN_FLIGHT: usize = 100_000;
 const LOG: &str = "workers.log";
 
-/// The system under test, its workers, and who loads and watches it. All of it ends with this value.
+/// The system under test, its workers, and who loads and watches it.
 pub(crate) struct Stage {
     settings: Settings,
     names: Names,
@@ -44,7 +45,6 @@ pub(crate) struct Stage {
     posts: Vec<Post>,
     hiring: Hiring,
     system: System,
-    warm_up: Option<Call>,
     /// Last, so that nobody uses it any more when it goes.
     folder: Folder,
 }
@@ -56,37 +56,29 @@ enum Folder {
 }
 
 impl Stage {
-    /// Starts broker and workers, and waits until a request is answered.
-    pub(crate) async fn set(settings: Settings) -> Result<Stage> {
+    /// Starts the broker, or finds it. All but an inbox, which expires, is made by [`Stage::play`].
+    pub(crate) async fn open(settings: Settings) -> Result<Stage> {
         let folder = Folder::of(&settings)?;
-        let names = Names::new(&new_id())?;
         let system = System::open(settings.system, &settings.namespace, folder.path()).await?;
-        let url = system.url();
-        let broker = connect_in(&url, settings.namespace.clone()).await?;
-        // Before anybody sends to it, so that all of it goes to partitions.
-        broker.divide(&names.keyed, PARTITIONS).await?;
+        let broker = connect_in(&system.url(), settings.namespace.clone()).await?;
         let options = Options {
             max_in_flight: IN_FLIGHT,
             ..Options::default()
         };
-        let client = Client::open_with(broker.clone(), options).await?;
-        let hiring = Hiring::new(folder.path().join(LOG));
-        let worker = ChaosWorker::new(url, &settings, &names, WORK);
-        let mut stage = Stage {
-            posts: (0..settings.workers)
-                .map(|_| hiring.post(&worker))
-                .collect(),
-            settings,
-            names,
-            client,
+        Ok(Stage {
+            names: Names::new(&new_id())?,
+            client: Client::open_with(broker.clone(), options).await?,
             broker,
-            hiring,
+            posts: Vec::new(),
+            hiring: Hiring::new(folder.path().join(LOG)),
+            settings,
             system,
-            warm_up: None,
             folder,
-        };
-        stage.warm_up = Some(stage.first_answer().await?);
-        Ok(stage)
+        })
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     pub(crate) fn broker(&self) -> &dyn Broker {
@@ -95,8 +87,14 @@ impl Stage {
 
     /// All acts, and what there was to see.
     pub(crate) async fn play(&mut self) -> Result<Record> {
+        // Before anybody sends to it, so that all of it goes to partitions.
+        self.broker.divide(&self.names.keyed, PARTITIONS).await?;
+        let worker = ChaosWorker::new(self.system.url(), &self.settings, &self.names, WORK);
+        let posts = 0..self.settings.workers;
+        self.posts = posts.map(|_| self.hiring.post(&worker)).collect();
+        let warm_up = self.first_answer().await?;
         let mut record = self.load_and_fail().await?;
-        record.calls.extend(self.warm_up.take());
+        record.calls.push(warm_up);
         message("the faults are over; waiting until all is done");
         self.drain(&mut record).await?;
         for post in &self.posts {
@@ -104,10 +102,19 @@ impl Stage {
         }
         findings::read(&*self.broker, &self.names, &mut record).await?;
         (record.handlings, record.fenced) = self.hiring.journal.lock().close();
-        if let Wanted::Running(_) = self.settings.system {
-            findings::clean(&*self.broker, &self.names).await?;
-        }
         Ok(record)
+    }
+
+    /// Ends all of it, wherever it stands. A broker that somebody else has started has nothing of the run any more.
+    pub(crate) async fn strike(self) -> Result<()> {
+        let inbox = self.client.address().clone();
+        drop((self.posts, self.client, self.broker));
+        // From here on nothing that is still under way reaches the broker.
+        self.system.close().await;
+        let Wanted::Running(server) = self.settings.system else {
+            return Ok(());
+        };
+        traces::remove(server, &self.settings.namespace, &self.names, &inbox).await
     }
 
     async fn first_answer(&self) -> Result<Call> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use streamerson::connect_in;
 use streamerson_core::Name;
 use streamerson_proxy::Proxy;
 use tokio::time::{Instant, sleep};
@@ -50,6 +51,7 @@ impl System {
             Wanted::Embedded => Kind::Embedded,
             Wanted::Redis => Kind::Redis,
             Wanted::Running(address) => {
+                check(address, namespace).await?;
                 let proxy = Proxy::start(address).await.map_err(unusable)?;
                 return Ok(System {
                     proxy,
@@ -92,6 +94,35 @@ impl System {
         self.proxy.point_to(address);
         Ok(hit)
     }
+
+    /// Lets nobody through any more, and ends the broker if it is ours.
+    pub(crate) async fn close(self) {
+        self.proxy.close().await;
+        if let Some(mut private) = self.private {
+            private.process.kill().await;
+        }
+    }
+}
+
+/// Whether there is a broker, and lets us in: said here under the name that the user knows, which the proxy has not.
+async fn check(address: SocketAddr, namespace: &Name) -> Result<()> {
+    let connected = connect_in(&format!("redis://{address}"), namespace.clone()).await;
+    connected.map(drop).map_err(|error| {
+        let needs_password = error.code() == "authentication-required";
+        match needs_password {
+            true => Failure::new(
+                Exit::Auth,
+                "authentication-required",
+                format!("the broker at redis://{address} wants a password, and chaos gives none"),
+            )
+            .with_help(
+                "use a broker without one, or leave it to chaos to start one: --broker redis",
+            ),
+            false => Failure::from(error).with_help(
+                "check --broker, and that the broker runs; or use --broker embedded or redis",
+            ),
+        }
+    })
 }
 
 /// Starts a broker on a free port and waits until it is ready.
@@ -169,7 +200,8 @@ fn free_port() -> std::io::Result<SocketAddr> {
 }
 
 async fn is_ready(address: SocketAddr) -> bool {
-    matches!(resp::ask(address, &["PING"]).await.as_deref(), Ok("+PONG"))
+    let reply = resp::ask(address, &["PING"]).await;
+    reply.is_ok_and(|reply| reply == ["PONG"])
 }
 
 fn did_not_start(kind: Kind, folder: &Path) -> Failure {

@@ -7,15 +7,13 @@ use std::time::Duration;
 use clap::Args;
 use streamerson_core::Name;
 
-use crate::chaos;
 use crate::chaos::fault::Fault;
+use crate::chaos::report::Report;
 use crate::chaos::settings::{Settings, Wanted};
+use crate::chaos::{self, Ended};
 use crate::duration;
 use crate::failure::{Exit, Failure, Result};
-use crate::output::Format;
-
-/// The longest run.
-const LONGEST: Duration = Duration::from_secs(60 * 60);
+use crate::output::{Format, message};
 
 /// Put a broker and its workers under load and faults, and check that nothing is lost and nothing happens twice
 ///
@@ -87,20 +85,15 @@ impl Chaos {
     pub(crate) async fn run(self) -> Result<()> {
         let output = self.output;
         let settings = self.settings()?;
-        let run = tokio::time::timeout(LONGEST, chaos::run(settings));
-        let report = run.await.map_err(|_| too_long())??;
-        report.print(output)?;
-        match report.verdict.holds {
-            true => Ok(()),
-            false => Err(Failure::new(
-                Exit::Failed,
-                "promise-broken",
-                format!(
-                    "a promise was broken, or the run does not prove that it was kept (seed {})",
-                    report.seed
-                ),
-            )
-            .with_help("see the violations, and what must have happened, in the report")),
+        let Ended { report, struck } = chaos::run(settings).await?;
+        let judged = report.and_then(|report| tell(&report, output));
+        match (judged, struck) {
+            (Ok(()), struck) => struck,
+            (Err(failure), Ok(())) => Err(failure),
+            (Err(failure), Err(left)) => {
+                message(&left.to_string());
+                Err(failure)
+            }
         }
     }
 
@@ -117,9 +110,9 @@ impl Chaos {
         if runs_already && faults.contains(&Fault::Broker) {
             return Err(Failure::usage(
                 "fault-impossible",
-                "a broker that was started by somebody else is not killed",
+                "--faults broker kills the broker, and the one that --broker names was started by somebody else",
             )
-            .with_help("leave broker out of --faults, or use --broker embedded or redis"));
+            .with_help("leave broker out of --faults, or leave it to chaos to start one: --broker embedded or redis"));
         }
         Ok(Settings {
             system: self.broker,
@@ -142,13 +135,18 @@ impl Chaos {
     }
 }
 
-fn too_long() -> Failure {
-    Failure::new(
-        Exit::Failed,
-        "run-too-long",
-        format!("the run did not come to its end within {LONGEST:?}"),
-    )
-    .with_help("ask for fewer requests or kills, or raise --rate")
+/// Prints the report; what was not kept is a failure.
+fn tell(report: &Report, output: Format) -> Result<()> {
+    report.print(output)?;
+    if report.verdict.holds {
+        return Ok(());
+    }
+    let detail = format!(
+        "a promise was broken, or the run does not prove that it was kept (seed {})",
+        report.seed
+    );
+    Err(Failure::new(Exit::Failed, "promise-broken", detail)
+        .with_help("see the violations, and what must have happened, in the report"))
 }
 
 /// Which system the run is about. Only this machine: a run does harm.

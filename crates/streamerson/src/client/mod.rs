@@ -137,6 +137,11 @@ impl Client {
         })
     }
 
+    /// Where answers to this client arrive: the inbox that is its own.
+    pub fn address(&self) -> &ByteString {
+        &self.shared.address
+    }
+
     /// Begins a request of type `kind` to `topic`: await it for the answer.
     pub fn request(
         &self,
