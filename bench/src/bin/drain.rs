@@ -29,6 +29,7 @@ async fn main() -> Outcome {
         "loop" => by_hand(&url).await?,
         _ => return Err("the second argument is worker or loop".into()),
     };
+    check(&url).await?;
     let micros = took.as_micros();
     #[allow(clippy::print_stdout, reason = "the result of this program")]
     {
@@ -48,31 +49,33 @@ async fn fill(url: &str) -> Outcome {
     Ok(())
 }
 
-/// The time until every message is settled.
+/// The time until every message is settled, and the worker has left its group: it is asked to when the last handler runs.
 async fn by_worker(url: &str) -> Result<Duration, Box<dyn std::error::Error + Send + Sync>> {
-    async fn work() -> (Publish, NoReply) {
-        let done = Publish::to("done", "work.done").bytes(PAYLOAD.as_bytes());
-        (done, NoReply)
-    }
+    let (started, mut all) = watch::channel(0);
+    let work = move || {
+        started.send_if_modified(|started| {
+            *started += 1;
+            *started == MESSAGES
+        });
+        async {
+            let done = Publish::to("done", "work.done").bytes(PAYLOAD.as_bytes());
+            (done, NoReply)
+        }
+    };
     let broker = connect(url).await?;
-    let (stop, mut stopped) = watch::channel(());
     let worker = Worker::new(broker)
         .topic("work")
         .group("workers")
         .concurrency(BATCH);
-    let shutdown = async move {
-        // An error is as good: nobody is left to stop it.
-        let _ = stopped.changed().await;
-    };
     let begun = Instant::now();
-    let serving = worker
+    worker
         .serve(Router::new().on("work.do", work))
-        .with_graceful_shutdown(shutdown);
-    let serving = tokio::spawn(serving.into_future());
-    let took = until_done(url, begun).await?;
-    stop.send(())?;
-    serving.await??;
-    Ok(took)
+        .with_graceful_shutdown(async move {
+            // An error is as good: there is no handler any more.
+            let _ = all.changed().await;
+        })
+        .await?;
+    Ok(begun.elapsed())
 }
 
 /// Reads `BATCH` messages, and sends their outputs and acknowledgements in one pipeline with the next read.
@@ -118,21 +121,16 @@ fn read_next(pipeline: &mut Pipeline) {
         .arg(&["STREAMS", "streamerson:{work}", ">"]);
 }
 
-/// The time at which the last output was there.
-async fn until_done(
-    url: &str,
-    begun: Instant,
-) -> Result<Duration, Box<dyn std::error::Error + Send + Sync>> {
+/// Every message has its output, once.
+async fn check(url: &str) -> Outcome {
     let mut connection = open(url).await?;
-    loop {
-        let length: usize = redis::cmd("XLEN")
-            .arg("streamerson:{done}")
-            .query_async(&mut connection)
-            .await?;
-        if length >= MESSAGES {
-            return Ok(begun.elapsed());
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+    let outputs: usize = redis::cmd("XLEN")
+        .arg("streamerson:{done}")
+        .query_async(&mut connection)
+        .await?;
+    match outputs == MESSAGES {
+        true => Ok(()),
+        false => Err(format!("{MESSAGES} messages have {outputs} outputs").into()),
     }
 }
 
