@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
+use streamerson::Client;
 use streamerson::client::IDEMPOTENCY_KEEP;
 use streamerson_core::meta::IDEMPOTENCY_KEY;
 use streamerson_core::time::unix_ms;
@@ -57,9 +58,8 @@ impl Send {
         self.destination.check()?;
         let append = self.append()?;
         let id = append.message.id.clone();
-        let broker = self.broker.connect().await?;
-        let answers = broker.append(vec![append]).await;
-        let position = answers.into_iter().next().unwrap_or_else(no_answer)?;
+        let client = Client::open(self.broker.connect().await?).await?;
+        let position = client.store(append).await?;
         let position = (position != Position::ZERO).then(|| position.to_string());
         match self.output {
             Format::Table => {
@@ -100,13 +100,6 @@ fn time(text: &str) -> Result<u64, String> {
         format!("{text:?} is not a time with its offset, such as 2026-12-24T18:00:00Z or 2026-12-24T18:00:00+01:00")
     })?;
     Ok(u64::try_from(time.as_millisecond()).unwrap_or_default())
-}
-
-fn no_answer() -> streamerson_core::Result<Position> {
-    Err(streamerson_core::Error::unknown(
-        "no-position",
-        "the broker did not say whether the message is stored",
-    ))
 }
 
 #[cfg(test)]

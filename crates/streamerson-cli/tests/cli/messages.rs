@@ -3,7 +3,42 @@
 use serde_json::json;
 use streamerson_testkit::redis::RedisServer;
 
-use crate::support::{Dev, run, run_with_input};
+use streamerson::Client;
+use streamerson_core::Topic;
+
+use crate::support::{Dev, Place, on_both, run, run_with_input};
+
+on_both! {
+    a_message_to_a_divided_topic_goes_to_the_partition_that_any_client_would_choose
+}
+
+async fn a_message_to_a_divided_topic_goes_to_the_partition_that_any_client_would_choose(
+    place: Place,
+) {
+    let orders = Topic::new("orders").unwrap();
+    place.broker.divide(&orders, 8).await.unwrap();
+    let client = Client::open(place.broker.clone()).await.unwrap();
+    let ours = client.send("orders", "order.create").idempotency_key("k");
+    let ours = ours.await.unwrap().to_string();
+    let send = [
+        "send",
+        "orders",
+        "order.create",
+        "--idempotency-key",
+        "k",
+        "-o",
+        "json",
+    ];
+    let sent = place.run(&send).await.json();
+    assert_eq!(sent["position"], json!(ours));
+    place.run(&["send", "orders", "order.create"]).await.ok();
+    assert_eq!(place.messages("orders").await, []);
+    let mut stored = 0;
+    for number in 0..8 {
+        stored += place.messages(&format!("orders.{number}")).await.len();
+    }
+    assert_eq!(stored, 2);
+}
 
 #[tokio::test]
 async fn send_prints_id_and_position() {

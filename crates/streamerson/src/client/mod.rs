@@ -248,7 +248,8 @@ impl Client {
         self.store(Append::new(topic, message)).await
     }
 
-    async fn store(&self, append: Append) -> Result<Position> {
+    /// The same for a message with terms: one that is due later, or is to be stored once.
+    pub async fn store(&self, append: Append) -> Result<Position> {
         let (waiter, stored) = oneshot::channel();
         let outgoing = Outgoing {
             append,
