@@ -418,4 +418,21 @@ impl Place {
             messages.extend(page.into_iter().map(|entry| entry.message.unwrap()));
         }
     }
+
+    /// Where the first message of a topic stands.
+    pub(crate) async fn first(&self, topic: &str) -> String {
+        self.ends(topic).await.0
+    }
+
+    /// Where the last message of a topic stands.
+    pub(crate) async fn last(&self, topic: &str) -> String {
+        self.ends(topic).await.1
+    }
+
+    async fn ends(&self, topic: &str) -> (String, String) {
+        let topic = Topic::new(topic.to_owned()).unwrap();
+        let stats = self.broker.stats(&topic).await.unwrap();
+        let text = |position: Option<Position>| position.unwrap().to_string();
+        (text(stats.first), text(stats.last))
+    }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-use streamerson_core::{Append, Membership, Message, Name, Settlement, Topic};
+use serde_json::{Value, json};
+use streamerson_core::{Append, Membership, Message, Name, Settlement, Start, Topic};
 
 use crate::support::{Place, on_both};
 
@@ -12,6 +12,8 @@ on_both! {
     a_topic_is_divided_once
     a_removed_topic_is_gone_and_its_dead_letters_stay
     trimming_keeps_what_a_group_has_not_processed
+    a_look_at_a_trim_tells_what_would_go_and_what_would_be_lost
+    a_divided_topic_is_shown_and_trimmed_with_its_partitions
 }
 
 fn name(name: &str) -> Name {
@@ -158,7 +160,127 @@ async fn trimming_keeps_what_a_group_has_not_processed(place: Place) {
     );
     assert_eq!(
         trimmed.json(),
-        json!({"topic": "orders", "removed": 2, "lost": 2})
+        json!({"topic": "orders", "removed": 2, "lost": 2, "dry_run": false, "at_least": false})
     );
     assert_eq!(place.messages("orders").await.len(), 1);
+}
+
+async fn a_look_at_a_trim_tells_what_would_go_and_what_would_be_lost(place: Place) {
+    place.send("orders", &["1", "2", "3", "4", "5"]).await;
+    let look = async |options: &[&str]| {
+        let base = ["topic", "trim", "orders", "--dry-run", "-o", "json"];
+        let ended = place.run(&[&base, options].concat()).await;
+        let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let figure = |name: &str| report[name].as_u64().unwrap();
+        assert_eq!(report["dry_run"], json!(true), "{report}");
+        (figure("removed"), figure("lost"), ended.stderr)
+    };
+    // Nobody has read it: all of it is unprocessed.
+    let (removed, lost, _) = look(&["--max-len", "1"]).await;
+    assert_eq!((removed, lost), (0, 0));
+    let (removed, lost, _) = look(&["--max-len", "1", "--force"]).await;
+    assert_eq!((removed, lost), (4, 4));
+
+    let membership = Membership::new(Topic::new("orders").unwrap(), name("billing"), name("ada"));
+    let mut member = place.broker.join(membership).await.unwrap();
+    let mut held = Vec::new();
+    while held.len() < 3 {
+        held.extend(member.next(3 - held.len()).await.unwrap());
+    }
+    // The first and the third are done; the second is held.
+    held.remove(1);
+    let settled = held
+        .into_iter()
+        .map(|held| Settlement::complete(held.receipt));
+    for settled in member.settler().settle(settled.collect()).await {
+        settled.unwrap();
+    }
+    let (removed, lost, _) = look(&["--max-len", "1"]).await;
+    assert_eq!((removed, lost), (1, 0));
+    let (removed, lost, said) = look(&["--max-len", "1", "--force"]).await;
+    assert_eq!((removed, lost), (4, 3));
+    assert!(said.contains("3 of them"), "{said}");
+    let (removed, lost, _) = look(&["--max-age", "1h", "--force"]).await;
+    assert_eq!((removed, lost), (0, 0));
+    let (removed, lost, _) = look(&["--max-age", "0s", "--max-len", "3", "--force"]).await;
+    assert_eq!((removed, lost), (5, 4));
+    assert_eq!(place.messages("orders").await.len(), 5);
+    place
+        .run(&["topic", "trim", "other", "--max-len", "1"])
+        .await
+        .failed(3, "topic-not-found");
+}
+
+async fn a_divided_topic_is_shown_and_trimmed_with_its_partitions(place: Place) {
+    place.send("orders", &["0"]).await;
+    let orders = Topic::new("orders").unwrap();
+    place.broker.divide(&orders, 3).await.unwrap();
+    for (part, texts) in [
+        ("orders.0", &["1", "2"][..]),
+        ("orders.2", &["3", "4", "5"]),
+    ] {
+        place.send(part, texts).await;
+        let topic = Topic::new(part).unwrap();
+        let later = streamerson_core::time::unix_ms() + 3_600_000;
+        let later = Append::new(topic.clone(), Message::new("a", "9")).due_at(later);
+        place.broker.append(vec![later]).await.remove(0).unwrap();
+        place
+            .broker
+            .seek(&topic, &name("billing"), Start::Latest)
+            .await
+            .unwrap();
+        let ttl = Duration::from_secs(60);
+        let owner = name("owner.billing");
+        place
+            .broker
+            .acquire(&topic, &owner, &name("ada"), ttl)
+            .await
+            .unwrap();
+    }
+    let show = ["topic", "show", "orders", "-o", "json"];
+    let shown = place.run(&show).await.json();
+    assert_eq!(
+        (
+            &shown["length"],
+            &shown["scheduled"],
+            &shown["partitions"],
+            &shown["first"],
+            &shown["last"]
+        ),
+        (
+            &json!(6),
+            &json!(2),
+            &json!(3),
+            &json!(place.first("orders").await),
+            &json!(place.last("orders.2").await)
+        ),
+        "{shown}"
+    );
+    let topics = |list: &str| -> Vec<String> {
+        let list = shown[list].as_array().unwrap().iter();
+        list.map(|one| one["topic"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(topics("groups"), ["orders.0", "orders.2"]);
+    assert_eq!(topics("leases"), ["orders.0", "orders.2"]);
+
+    let trim = [
+        "topic",
+        "trim",
+        "orders",
+        "--max-len",
+        "1",
+        "--yes",
+        "-o",
+        "json",
+    ];
+    let trimmed = place.run(&trim).await.json();
+    // What stands on the topic as a whole was read by nobody.
+    assert_eq!(
+        (&trimmed["removed"], &trimmed["lost"]),
+        (&json!(3), &json!(0))
+    );
+    for (part, left) in [("orders", 1), ("orders.0", 1), ("orders.2", 1)] {
+        assert_eq!(place.messages(part).await.len(), left, "{part}");
+    }
 }

@@ -6,7 +6,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use streamerson_core::meta::DeadLetter;
 use streamerson_core::{Broker, Entry, Message, Position, Topic};
 
-use crate::command::topic::{partitions, stats};
+use crate::command::topic::stats;
 use crate::failure::Result;
 
 /// How many entries are read at once; their payloads are in memory meanwhile.
@@ -68,13 +68,6 @@ impl Serialize for Letter {
         map.serialize_entry("why", &self.why)?;
         map.end()
     }
-}
-
-/// The topics whose dead letters are those of `topic`: itself and its partitions.
-pub(super) async fn sources(broker: &dyn Broker, topic: &Topic) -> Result<Vec<Topic>> {
-    let mut sources = vec![topic.clone()];
-    sources.extend(partitions(broker, topic).await?);
-    Ok(sources)
 }
 
 /// The dead letters that are there now, in order, page by page. Those that come meanwhile are not among them: a retry

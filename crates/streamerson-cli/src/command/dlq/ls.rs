@@ -6,8 +6,9 @@ use streamerson_core::time::unix_ms;
 use streamerson_core::{Broker, Topic};
 
 use super::filter::Filter;
-use super::letter::{Letter, Letters, sources};
+use super::letter::{Letter, Letters};
 use super::summary::{CAUSES, Cause, Causes};
+use crate::command::topic::parts;
 use crate::duration::short;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
@@ -58,7 +59,7 @@ impl Ls {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
         let topics = match &self.topic {
-            Some(topic) => sources(&*broker, topic).await?,
+            Some(topic) => parts(&*broker, topic).await?,
             None => broker.topics().await?,
         };
         match self.summary {

@@ -14,8 +14,9 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::filter::Filter;
-use super::letter::{Letter, Letters, sources};
+use super::letter::{Letter, Letters};
 use super::pace;
+use crate::command::topic::parts;
 use crate::failure::{Exit, Failure, Result};
 use crate::output::message;
 
@@ -71,7 +72,7 @@ impl Moving<'_> {
     pub(super) async fn look(&self) -> Result<Report> {
         let mut report = self.report();
         report.dry_run = true;
-        for topic in sources(self.broker, self.topic).await? {
+        for topic in parts(self.broker, self.topic).await? {
             let mut letters = self.letters(&topic).await?;
             loop {
                 let page = letters.next().await?;
@@ -118,7 +119,7 @@ impl Moving<'_> {
     }
 
     async fn walk<'w>(&'w self, work: &mut Work<'w>, stop: &CancellationToken) -> Result<()> {
-        for topic in sources(self.broker, self.topic).await? {
+        for topic in parts(self.broker, self.topic).await? {
             let mut letters = self.letters(&topic).await?;
             while !stop.is_cancelled() {
                 let page = letters.next().await?;

@@ -1,13 +1,12 @@
 //! `streamerson group ls`.
 
 use clap::Args;
-use futures::stream::{self, StreamExt, TryStreamExt};
 use streamerson_core::Topic;
 use streamerson_core::time::unix_ms;
 
-use crate::command::topic::{AT_ONCE, partitions, stats};
+use crate::command::topic::{found, missing, parts};
 use crate::endpoint::BrokerArgs;
-use crate::failure::{Exit, Failure, Result};
+use crate::failure::Result;
 use crate::figures::{GROUP, GroupFigures};
 use crate::output::{self, Format};
 
@@ -32,39 +31,22 @@ impl Ls {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
         let topics = match &self.topic {
-            Some(topic) => match partitions(&*broker, topic).await? {
-                parts if parts.is_empty() => vec![topic.clone()],
-                parts => parts,
-            },
+            Some(topic) => parts(&*broker, topic).await?,
             None => broker.topics().await?,
         };
         let now = unix_ms();
-        let look = async |topic: Topic| -> Result<_> {
-            let stats = stats(&*broker, &topic).await?;
-            Ok(stats.map(|stats| (topic, stats)))
-        };
-        let found: Vec<_> = stream::iter(topics)
-            .map(look)
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await?;
-        let exists = found.iter().any(Option::is_some);
+        let is_divided = topics.len() > 1;
+        let found = found(&*broker, topics).await?;
+        if let (Some(topic), true) = (&self.topic, found.is_empty() && !is_divided) {
+            return Err(missing(topic));
+        }
         let groups: Vec<GroupFigures> = found
             .into_iter()
-            .flatten()
             .flat_map(|(topic, stats)| {
                 let groups = stats.groups.into_iter();
                 groups.map(move |group| GroupFigures::new(&topic, group, now))
             })
             .collect();
-        if let (Some(topic), false) = (&self.topic, exists) {
-            return Err(Failure::new(
-                Exit::NotFound,
-                "topic-not-found",
-                format!("there is no topic {topic}"),
-            )
-            .with_help("`streamerson topic ls` lists them"));
-        }
         match self.output {
             Format::Json => output::json(&groups)?,
             Format::Table => {

@@ -1,12 +1,10 @@
 //! `streamerson topic ls`.
 
 use clap::Args;
-use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
-use streamerson_core::Topic;
 use streamerson_core::stats::TopicStats;
 
-use super::{AT_ONCE, stats};
+use super::found;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
 use crate::figures::number;
@@ -34,19 +32,12 @@ struct Described {
 impl Ls {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
-        let describe = async |topic: Topic| -> Result<Option<Described>> {
-            // One that went away meanwhile is left out.
-            Ok(stats(&*broker, &topic).await?.map(|stats| Described {
-                topic: topic.to_string(),
-                stats,
-            }))
-        };
-        let described: Vec<Option<Described>> = stream::iter(broker.topics().await?)
-            .map(describe)
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await?;
-        let described: Vec<Described> = described.into_iter().flatten().collect();
+        let topics = found(&*broker, broker.topics().await?).await?.into_iter();
+        let topics = topics.map(|(topic, stats)| Described {
+            topic: topic.to_string(),
+            stats,
+        });
+        let described: Vec<Described> = topics.collect();
         match self.output {
             Format::Json => output::json(&described)?,
             Format::Table => output::table(

@@ -7,13 +7,14 @@ mod show;
 mod trim;
 
 use clap::{Args, Subcommand};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use streamerson_core::stats::TopicStats;
 use streamerson_core::{Broker, ErrorKind, Topic, partition};
 
-use crate::failure::Result;
+use crate::failure::{Exit, Failure, Result};
 
 /// How many topics are asked about at once.
-pub(crate) const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 16;
 
 /// Show, divide, trim and remove topics
 #[derive(Debug, Args)]
@@ -52,9 +53,35 @@ pub(crate) async fn stats(broker: &dyn Broker, topic: &Topic) -> Result<Option<T
     }
 }
 
-/// The partitions of `topic`; none when it is not divided.
-pub(crate) async fn partitions(broker: &dyn Broker, topic: &Topic) -> Result<Vec<Topic>> {
-    let count = broker.partitions(topic).await?;
-    let parts = (0..count).map(|number| partition::topic(topic, number));
-    Ok(parts.collect::<Result<_, _>>()?)
+/// Those of `topics` that there are, with their stats.
+pub(crate) async fn found(
+    broker: &dyn Broker,
+    topics: Vec<Topic>,
+) -> Result<Vec<(Topic, TopicStats)>> {
+    let look = async |topic: Topic| -> Result<_> {
+        let stats = stats(broker, &topic).await?;
+        Ok(stats.map(|stats| (topic, stats)))
+    };
+    let found = stream::iter(topics).map(look).buffered(AT_ONCE);
+    let found: Vec<_> = found.try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// The failure of who asks for a topic that there is not.
+pub(crate) fn missing(topic: &Topic) -> Failure {
+    Failure::new(
+        Exit::NotFound,
+        "topic-not-found",
+        format!("there is no topic {topic}"),
+    )
+    .with_help("`streamerson topic ls` lists them")
+}
+
+/// `topic` itself, and its partitions if it is divided.
+pub(crate) async fn parts(broker: &dyn Broker, topic: &Topic) -> Result<Vec<Topic>> {
+    let mut parts = vec![topic.clone()];
+    for number in 0..broker.partitions(topic).await? {
+        parts.push(partition::topic(topic, number)?);
+    }
+    Ok(parts)
 }

@@ -4,10 +4,10 @@ use clap::Args;
 use serde::Serialize;
 use streamerson_core::Topic;
 
-use super::{partitions, stats};
+use super::{found, missing, parts};
 use crate::confirm::Confirm;
 use crate::endpoint::BrokerArgs;
-use crate::failure::{Exit, Failure, Result};
+use crate::failure::Result;
 use crate::figures::counted;
 use crate::output::{self, Format};
 
@@ -44,32 +44,24 @@ struct Removed {
 impl Rm {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
-        // The topic last, so that an interrupted removal can be repeated.
-        let mut topics = partitions(&*broker, &self.topic).await?;
-        topics.push(self.topic.clone());
-        let mut found = false;
+        let parts = parts(&*broker, &self.topic).await?;
         let mut removed = Removed {
             topic: self.topic.to_string(),
-            partitions: topics.len() as u32 - 1,
+            partitions: parts.len() as u32 - 1,
             ..Removed::default()
         };
-        for topic in &topics {
-            if let Some(stats) = stats(&*broker, topic).await? {
-                found = true;
-                removed.messages += stats.length;
-                removed.scheduled += stats.scheduled;
-                removed.groups += stats.groups.len() as u64;
-            }
+        let found = found(&*broker, parts.clone()).await?;
+        if found.is_empty() && removed.partitions == 0 {
+            return Err(missing(&self.topic));
         }
-        if !found && removed.partitions == 0 {
-            return Err(Failure::new(
-                Exit::NotFound,
-                "topic-not-found",
-                format!("there is no topic {}", self.topic),
-            ));
+        for (_, stats) in found {
+            removed.messages += stats.length;
+            removed.scheduled += stats.scheduled;
+            removed.groups += stats.groups.len() as u64;
         }
         if self.confirm.decide(&[removed.preview()])? {
-            for topic in &topics {
+            // The topic itself last, so that an interrupted removal can be repeated.
+            for topic in parts.iter().rev() {
                 removed.removed |= broker.remove_topic(topic).await?;
             }
         }

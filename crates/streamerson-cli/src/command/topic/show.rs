@@ -1,18 +1,19 @@
 //! `streamerson topic show`.
 
 use clap::Args;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 use streamerson_core::time::unix_ms;
 use streamerson_core::{Broker, Lease, Topic};
 
-use super::{partitions, stats};
+use super::{AT_ONCE, found, missing, parts};
 use crate::duration::short;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
 use crate::figures::{GROUP, GroupFigures, stamped};
 use crate::output::{self, Format};
 
-/// Show one topic: what it holds, its partitions, leases, dead letters and consumer groups
+/// Show one topic: what it holds, its dead letters, consumer groups and leases; a divided one with its partitions
 #[derive(Debug, Args)]
 pub(super) struct Show {
     /// Topic to show; NAME:dlq for its dead letters
@@ -44,6 +45,7 @@ struct Described {
 /// A lease as `-o json` prints it.
 #[derive(Serialize)]
 struct Held {
+    topic: String,
     name: String,
     holder: String,
     epoch: u64,
@@ -53,26 +55,31 @@ struct Held {
 impl Show {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
-        let (topic, now) = (&self.topic, unix_ms());
-        let parts = partitions(&*broker, topic).await?;
-        let stats = match parts.is_empty() {
-            true => broker.stats(topic).await?,
-            // What is sent to a divided topic stands in its partitions.
-            false => stats(&*broker, topic).await?.unwrap_or_default(),
-        };
-        let (first, last) = (stats.first, stats.last);
-        let groups = stats.groups.into_iter();
+        let now = unix_ms();
+        let parts = parts(&*broker, &self.topic).await?;
+        let partitions = parts.len() as u32 - 1;
+        let found = found(&*broker, parts.clone()).await?;
+        if found.is_empty() && partitions == 0 {
+            return Err(missing(&self.topic));
+        }
+        let stats = || found.iter().map(|(_, stats)| stats);
+        let first = stats().filter_map(|stats| stats.first).min();
+        let last = stats().filter_map(|stats| stats.last).max();
         let described = Described {
-            topic: topic.to_string(),
-            length: stats.length,
+            topic: self.topic.to_string(),
+            length: stats().map(|stats| stats.length).sum(),
             first: first.map(|position| position.to_string()),
             last: last.map(|position| position.to_string()),
-            scheduled: stats.scheduled,
-            partitions: parts.len() as u32,
-            dead_letters: dead_letters(&*broker, topic, &parts).await?,
-            leases: broker.leases(topic).await?.into_iter().map(held).collect(),
-            groups: groups
-                .map(|group| GroupFigures::new(topic, group, now))
+            scheduled: stats().map(|stats| stats.scheduled).sum(),
+            partitions,
+            dead_letters: dead_letters(&*broker, &parts).await?,
+            leases: leases(&*broker, parts).await?,
+            groups: found
+                .into_iter()
+                .flat_map(|(topic, stats)| {
+                    let groups = stats.groups.into_iter();
+                    groups.map(move |group| GroupFigures::new(&topic, group, now))
+                })
                 .collect(),
         };
         if self.output == Format::Json {
@@ -107,27 +114,34 @@ impl Show {
         if !described.leases.is_empty() {
             output::line(b"")?;
             let rows = described.leases.iter().map(Held::row).collect();
-            output::table(&["LEASE", "HOLDER", "EPOCH", "ENDS IN"], rows)?;
+            output::table(&["TOPIC", "LEASE", "HOLDER", "EPOCH", "ENDS IN"], rows)?;
         }
         Ok(())
     }
 }
 
-/// How many dead letters there are of the topic and its partitions.
-async fn dead_letters(broker: &dyn Broker, topic: &Topic, parts: &[Topic]) -> Result<u64> {
-    if topic.is_dead_letters() || topic.is_inbox() {
-        return Ok(0);
-    }
-    let mut count = 0;
-    for topic in parts.iter().chain([topic]) {
-        let letters = stats(broker, &topic.dead_letters()).await?;
-        count += letters.map_or(0, |letters| letters.length);
-    }
-    Ok(count)
+/// How many dead letters there are of these topics.
+async fn dead_letters(broker: &dyn Broker, topics: &[Topic]) -> Result<u64> {
+    let with_letters = topics
+        .iter()
+        .filter(|topic| !topic.is_dead_letters() && !topic.is_inbox());
+    let letters = found(broker, with_letters.map(Topic::dead_letters).collect()).await?;
+    Ok(letters.iter().map(|(_, stats)| stats.length).sum())
 }
 
-fn held(lease: Lease) -> Held {
+/// The leases of these topics.
+async fn leases(broker: &dyn Broker, topics: Vec<Topic>) -> Result<Vec<Held>> {
+    let look = async |topic: Topic| -> Result<Vec<Held>> {
+        let leases = broker.leases(&topic).await?.into_iter();
+        Ok(leases.map(|lease| held(&topic, lease)).collect())
+    };
+    let leases = stream::iter(topics).map(look).buffered(AT_ONCE);
+    leases.try_concat().await
+}
+
+fn held(topic: &Topic, lease: Lease) -> Held {
     Held {
+        topic: topic.to_string(),
         name: lease.name.to_string(),
         holder: lease.holder.to_string(),
         epoch: lease.epoch,
@@ -139,6 +153,7 @@ impl Held {
     fn row(&self) -> Vec<String> {
         let remaining = std::time::Duration::from_millis(self.remaining_ms);
         vec![
+            self.topic.clone(),
             self.name.clone(),
             self.holder.clone(),
             self.epoch.to_string(),

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use streamerson_core::Topic;
 use streamerson_core::retention::Retention;
+use streamerson_core::stats::TopicStats;
+use streamerson_core::time::unix_ms;
+use streamerson_core::{Broker, Position, Topic};
 
+use super::{found, missing, parts};
 use crate::confirm::Confirm;
 use crate::duration;
 use crate::endpoint::BrokerArgs;
@@ -14,7 +17,12 @@ use crate::failure::Result;
 use crate::figures::counted;
 use crate::output::{self, Format, message};
 
-/// Remove the oldest messages of a topic
+/// How many messages are counted one by one for a preview.
+const COUNTED: u64 = 10_000;
+/// How many are looked at in one call.
+const PAGE: usize = 256;
+
+/// Remove the oldest messages of a topic, and of its partitions if it is divided
 ///
 /// What a group has not processed stays, and so does everything when there is no group, unless --force says otherwise:
 /// that is data loss, and needs --yes.
@@ -27,7 +35,7 @@ pub(super) struct TrimTopic {
     #[arg(long, value_name = "AGE", value_parser = duration::age, required_unless_present = "max_len")]
     max_age: Option<Duration>,
 
-    /// Keep so many of the newest messages
+    /// Keep so many of the newest messages; of a divided topic, so many in each partition
     #[arg(long, value_name = "N")]
     max_len: Option<u64>,
 
@@ -46,55 +54,149 @@ pub(super) struct TrimTopic {
     broker: BrokerArgs,
 }
 
-#[derive(Serialize)]
+/// What was removed, or would be.
+#[derive(Default, Serialize)]
 struct Report {
     topic: String,
     removed: u64,
     /// Of these, what some group had not processed.
     lost: u64,
+    /// Whether nothing was done, because only a look was wanted.
+    dry_run: bool,
+    /// Whether there may be more than these figures say.
+    at_least: bool,
 }
 
 impl TrimTopic {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
+        let parts = parts(&*broker, &self.topic).await?;
+        let is_divided = parts.len() > 1;
+        let topics = found(&*broker, parts).await?;
+        if topics.is_empty() && !is_divided {
+            return Err(missing(&self.topic));
+        }
+        // What every group has processed is removed all the time, so that needs no second word.
+        let asks = self.force || self.confirm.only_looks();
+        if asks {
+            let would = self.look(&*broker, &topics).await?;
+            let length = topics.iter().map(|(_, stats)| stats.length).sum();
+            if !self.confirm.decide(&[would.preview(length)])? {
+                return self.print(&would);
+            }
+        }
+        let report = self.trim(&*broker, &topics).await?;
+        if report.lost > 0 {
+            message(&format!(
+                "warning: {} that some group had not processed went too",
+                counted(report.lost, "message", "messages")
+            ));
+        }
+        self.print(&report)
+    }
+
+    async fn trim(&self, broker: &dyn Broker, topics: &[(Topic, TopicStats)]) -> Result<Report> {
         let retention = Retention {
             max_age: self.max_age,
             max_len: self.max_len,
             force: self.force,
         };
-        let stats = broker.stats(&self.topic).await?;
-        let preview = format!(
-            "topic {}: {}{}",
-            self.topic,
-            counted(stats.length, "message", "messages"),
-            match self.force {
-                true => ", of which also those go that a group has not processed",
-                false => ", of which those stay that a group has not processed",
+        let mut report = self.report();
+        for (topic, _) in topics {
+            let trimmed = broker.trim(topic, retention).await?;
+            report.removed += trimmed.removed;
+            report.lost += trimmed.lost;
+        }
+        Ok(report)
+    }
+
+    /// What a trim would do.
+    async fn look(&self, broker: &dyn Broker, topics: &[(Topic, TopicStats)]) -> Result<Report> {
+        let mut report = self.report();
+        report.dry_run = true;
+        for (topic, stats) in topics {
+            self.count(broker, topic, stats, &mut report).await?;
+        }
+        Ok(report)
+    }
+
+    /// Counts what would go, message by message, no further than to [`COUNTED`].
+    async fn count(
+        &self,
+        broker: &dyn Broker,
+        topic: &Topic,
+        stats: &TopicStats,
+        report: &mut Report,
+    ) -> Result<()> {
+        let surplus = self.max_len.map(|keep| stats.length.saturating_sub(keep));
+        let ago = |age: Duration| unix_ms().saturating_sub(age.as_millis() as u64);
+        let keep_from = self.max_age.map(|age| Position::new(ago(age), 0));
+        let unprocessed = first_unprocessed(stats);
+        let (mut after, mut gone) = (Position::ZERO, 0);
+        while report.removed < COUNTED {
+            let page = broker.range(topic, after, PAGE).await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = last.position;
+            for position in page.iter().map(|entry| entry.position) {
+                let is_lost = unprocessed.is_none_or(|first| position >= first);
+                let is_meant = Some(gone) < surplus || Some(position) < keep_from;
+                if !is_meant || is_lost && !self.force {
+                    return Ok(());
+                }
+                gone += 1;
+                report.removed += 1;
+                report.lost += u64::from(is_lost);
             }
-        );
-        // What every group has processed is removed all the time, so that needs no second word.
-        let asks = self.force || self.confirm.only_looks();
-        if asks && !self.confirm.decide(&[preview])? {
-            return Ok(());
         }
-        let trimmed = broker.trim(&self.topic, retention).await?;
-        if trimmed.lost > 0 {
-            message(&format!(
-                "warning: {} that some group had not processed went too",
-                counted(trimmed.lost, "message", "messages")
-            ));
-        }
-        let report = Report {
+        report.at_least = true;
+        Ok(())
+    }
+
+    fn report(&self) -> Report {
+        Report {
             topic: self.topic.to_string(),
-            removed: trimmed.removed,
-            lost: trimmed.lost,
-        };
+            ..Report::default()
+        }
+    }
+
+    fn print(&self, report: &Report) -> Result<()> {
         match self.output {
-            Format::Json => output::json(&report)?,
-            Format::Table => {
-                output::line(format!("removed {}", report.removed).as_bytes())?;
-            }
+            Format::Json => output::json(report)?,
+            Format::Table if report.dry_run => {}
+            Format::Table => output::line(format!("removed {}", report.removed).as_bytes())?,
         }
         Ok(())
+    }
+}
+
+/// Where the first message that some group has not processed stands or would stand; none without groups.
+fn first_unprocessed(stats: &TopicStats) -> Option<Position> {
+    let groups = stats.groups.iter();
+    let firsts = groups.map(|group| {
+        let unprocessed = group.oldest_pending.into_iter().chain(group.next);
+        unprocessed
+            .min()
+            .unwrap_or(Position::new(u64::MAX, u64::MAX))
+    });
+    firsts.min()
+}
+
+impl Report {
+    fn preview(&self, length: u64) -> String {
+        let Report {
+            topic,
+            removed,
+            lost,
+            ..
+        } = self;
+        let at_least = if self.at_least { "at least " } else { "" };
+        let length = counted(length, "message", "messages");
+        let lost = match lost {
+            0 => String::new(),
+            lost => format!(", and {at_least}{lost} of them some group has not processed"),
+        };
+        format!("topic {topic}: {at_least}{removed} of {length} would go{lost}")
     }
 }
