@@ -12,6 +12,7 @@ on_both! {
     moving_a_group_is_shown_before_it_is_done
     a_removed_group_is_gone_and_needs_a_yes
     what_is_not_there_is_told_with_what_is
+    a_divided_topic_has_its_groups_in_its_partitions
 }
 
 async fn join(place: &Place) -> Box<dyn Member> {
@@ -198,13 +199,37 @@ async fn what_is_not_there_is_told_with_what_is(place: Place) {
         &["group", "ls", "orders"][..],
         &["group", "show", "orders", "billing"],
         &["group", "rm", "orders", "billing", "--yes"],
+        &["group", "seek", "orders", "billing", "latest", "--yes"],
     ] {
         let said = place.run(command).await.failed(3, "topic-not-found");
         assert!(said.contains("help: "), "{said}");
     }
+    assert_eq!(place.broker.topics().await.unwrap(), []);
     place.send("orders", &["1"]).await;
     let _member = join(&place).await;
     let said = place.run(&["group", "show", "orders", "biling"]).await;
     let said = said.failed(3, "group-not-found");
     assert!(said.contains("there are: billing"), "{said}");
+}
+
+async fn a_divided_topic_has_its_groups_in_its_partitions(place: Place) {
+    let orders = Topic::new("orders").unwrap();
+    // Sent before it was divided: there is something on the topic as a whole.
+    place.send("orders", &["1"]).await;
+    place.broker.divide(&orders, 3).await.unwrap();
+    place.send("orders.1", &["2"]).await;
+    for command in [
+        &["group", "show", "orders", "billing"][..],
+        &["group", "rm", "orders", "billing", "--yes"],
+        &["group", "seek", "orders", "billing", "earliest", "--yes"],
+    ] {
+        let said = place.run(command).await.failed(3, "group-not-found");
+        assert!(said.contains("orders.0 to orders.2"), "{said}");
+    }
+    let listed = place.run(&["group", "ls", "-o", "json"]).await.json();
+    assert_eq!(listed, json!([]));
+    let part = [
+        "group", "seek", "orders.1", "billing", "earliest", "--yes", "-o", "json",
+    ];
+    assert_eq!(place.run(&part).await.json()["moved"], json!(true));
 }

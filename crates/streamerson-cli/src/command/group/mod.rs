@@ -6,10 +6,10 @@ mod seek;
 mod show;
 
 use clap::{Args, Subcommand};
-use streamerson_core::stats::GroupStats;
+use streamerson_core::stats::{GroupStats, TopicStats};
 use streamerson_core::{Broker, Name, Topic};
 
-use super::topic::stats;
+use super::topic::{self, stats};
 use crate::failure::{Exit, Failure, Result};
 
 /// Show, move and remove consumer groups
@@ -40,39 +40,45 @@ impl GroupCommand {
 
 /// A group of `topic`; the error says what there is.
 async fn find(broker: &dyn Broker, topic: &Topic, group: &Name) -> Result<GroupStats> {
-    let Some(stats) = stats(broker, topic).await? else {
-        let partitions = broker.partitions(topic).await?;
-        let failure = Failure::new(
-            Exit::NotFound,
-            "topic-not-found",
-            format!("there is no topic {topic}"),
-        );
-        return Err(match partitions {
-            0 => failure.with_help("`streamerson topic ls` lists them"),
-            _ => failure.with_help(format!(
-                "it is divided: its groups are those of {topic}.0 to {topic}.{}",
-                partitions - 1
-            )),
-        });
-    };
-    let names: Vec<String> = stats
-        .groups
-        .iter()
-        .map(|group| group.name.clone())
-        .collect();
-    let found = stats
-        .groups
-        .into_iter()
-        .find(|stats| stats.name == group.as_str());
+    let (stats, found) = look(broker, topic, group).await?;
     found.ok_or_else(|| {
-        Failure::new(
-            Exit::NotFound,
-            "group-not-found",
-            format!("topic {topic} has no group {group}"),
-        )
-        .with_help(match names.is_empty() {
+        let names: Vec<String> = stats.groups.into_iter().map(|group| group.name).collect();
+        missing(topic, group).with_help(match names.is_empty() {
             true => "it has none; a group begins when its first member joins".to_owned(),
             false => format!("there are: {}", names.join(", ")),
         })
     })
+}
+
+/// A topic, and the group if it has it. A topic that is divided has its groups in its partitions, and one that does not
+/// exist has none: these are errors.
+async fn look(
+    broker: &dyn Broker,
+    topic: &Topic,
+    group: &Name,
+) -> Result<(TopicStats, Option<GroupStats>)> {
+    let stats = stats(broker, topic).await?;
+    let groups = stats.iter().flat_map(|stats| &stats.groups);
+    let mut named = groups.filter(|stats| stats.name == group.as_str());
+    let found = named.next().cloned();
+    let partitions = match found {
+        Some(_) => 0,
+        None => broker.partitions(topic).await?,
+    };
+    match (stats, partitions) {
+        (Some(stats), 0) => Ok((stats, found)),
+        (None, 0) => Err(topic::missing(topic)),
+        (_, partitions) => Err(missing(topic, group).with_help(format!(
+            "it is divided: its groups are those of {topic}.0 to {topic}.{}",
+            partitions - 1
+        ))),
+    }
+}
+
+fn missing(topic: &Topic, group: &Name) -> Failure {
+    Failure::new(
+        Exit::NotFound,
+        "group-not-found",
+        format!("topic {topic} has no group {group}"),
+    )
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use streamerson_core::stats::{GroupStats, TopicStats};
 use streamerson_core::{Broker, Name, Position, Start, Topic};
 
-use crate::command::topic::stats;
+use super::look;
 use crate::confirm::Confirm;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
@@ -19,7 +19,7 @@ const PAGE: usize = 256;
 /// Let a consumer group go on elsewhere: again with the earliest message, with what comes next, or after a position
 ///
 /// The preview says how many messages will be delivered again, or passed over. What is pending stays with its members.
-/// A group that does not exist is created there.
+/// A group that its topic does not have yet is created there.
 #[derive(Debug, Args)]
 pub(super) struct Seek {
     /// Topic of the group
@@ -62,11 +62,8 @@ struct Moved {
 impl Seek {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
-        let topic = stats(&*broker, &self.topic).await?.unwrap_or_default();
-        let group = topic.groups.iter();
-        let group = group
-            .clone()
-            .find(|group| group.name == self.group.as_str());
+        let (topic, group) = look(&*broker, &self.topic, &self.group).await?;
+        let group = group.as_ref();
         let mut moved = self.preview(&*broker, &topic, group).await?;
         let line = moved.line(group.is_some());
         if self.confirm.decide(&[line])? {
