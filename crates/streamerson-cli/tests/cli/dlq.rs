@@ -205,7 +205,7 @@ async fn two_operators_retry_each_letter_once(place: Place) {
 async fn an_interrupted_retry_goes_on_where_it_was(place: Place) {
     let expected = some(&place, 60).await;
     let mut reader = place.broker.read(&orders(), Start::Earliest).await.unwrap();
-    let mut retry = place.start(&["dlq", "retry", "orders", "--rate", "5/s"]);
+    let mut retry = place.start(&["dlq", "retry", "orders", "--rate", "5/s", "-o", "json"]);
     reader.next(1).await.unwrap();
     retry.process.terminate();
     let (code, said) = retry.ended().await;
@@ -213,6 +213,13 @@ async fn an_interrupted_retry_goes_on_where_it_was(place: Place) {
     assert!(said.contains("help: run the same command again"), "{said}");
     let before = place.messages("orders").await.len();
     assert!((1..60).contains(&before), "{before}");
+    let report = said.lines().find(|line| line.starts_with('{')).unwrap();
+    let report: Value = serde_json::from_str(report).unwrap();
+    assert_eq!(
+        (&report["moved"], &report["interrupted"]),
+        (&json!(before), &json!(true)),
+        "{report}"
+    );
     place.run(&["dlq", "retry", "orders"]).await.ok();
     assert_all_moved_once(&place, expected).await;
 }

@@ -49,6 +49,7 @@ impl Drop {
             outputs: |_| Ok(Vec::new()),
         };
         let mut report = moving.look().await?;
+        let mut outcome = Ok(());
         let preview = format!(
             "{} of {} would go, with their messages",
             counted(report.matched, "dead letter", "dead letters"),
@@ -56,7 +57,7 @@ impl Drop {
         );
         let acts = self.confirm.decide(&[preview])?;
         if acts {
-            report = moving.run(&signal::shutdown()?).await?;
+            (report, outcome) = moving.run(&signal::shutdown()?).await;
         }
         match self.output {
             Format::Json => output::json(&report)?,
@@ -66,6 +67,6 @@ impl Drop {
             }
             Format::Table => {}
         }
-        Ok(())
+        outcome
     }
 }

@@ -53,6 +53,8 @@ pub(super) struct Report {
     pub(super) refused: u64,
     /// Whether nothing was done, because only a look was wanted.
     pub(super) dry_run: bool,
+    /// Whether it was broken off: there may be more.
+    interrupted: bool,
 }
 
 /// Moves the letters of a topic and its partitions.
@@ -93,29 +95,29 @@ impl Moving<'_> {
         Ok(report)
     }
 
-    /// Does it, until `stop`: what is on its way then is finished.
-    pub(super) async fn run(&self, stop: &CancellationToken) -> Result<Report> {
+    /// Does it, until `stop`: what is on its way then is finished. Answers what was done, however it ended.
+    pub(super) async fn run(&self, stop: &CancellationToken) -> (Report, Result<()>) {
         let mut work = Work {
             report: self.report(),
             flight: FuturesOrdered::new(),
             ticks: self.pace.rate.map(ticks),
             tell: Instant::now() + TELL,
         };
-        let ended = self.walk(&mut work, stop).await;
+        let mut outcome = self.walk(&mut work, stop).await;
         // Whatever stopped the walk, what was begun has its outcome.
-        let mut outcome = ended;
         while let Some(taken) = work.flight.next().await {
             outcome = outcome.and(work.report.count(taken));
         }
-        let report = work.report;
-        outcome.map_err(|failure| report.broken_off(self.done, failure))?;
-        match stop.is_cancelled() {
-            true => Err(report.broken_off(
-                self.done,
-                Failure::new(Exit::Failed, "interrupted", "interrupted"),
-            )),
-            false => Ok(report),
+        if outcome.is_ok() && stop.is_cancelled() {
+            outcome = Err(Failure::new(Exit::Failed, "interrupted", "interrupted"));
         }
+        let outcome = outcome.map_err(|failure| {
+            failure.with_help(
+                "run the same command again to go on: what was moved is not there any more",
+            )
+        });
+        work.report.interrupted = outcome.is_err();
+        (work.report, outcome)
     }
 
     async fn walk<'w>(&'w self, work: &mut Work<'w>, stop: &CancellationToken) -> Result<()> {
@@ -252,13 +254,6 @@ impl Report {
 
     fn tell(&self, done: &str) {
         message(&format!("{} {done}", self.moved));
-    }
-
-    /// Why it did not come to its end. What was moved is not moved again by a repetition.
-    fn broken_off(&self, done: &str, failure: Failure) -> Failure {
-        message(&format!("{} {done} before this", self.moved));
-        failure
-            .with_help("run the same command again to go on: what was moved is not there any more")
     }
 
     /// The failure of what could not be moved.

@@ -51,15 +51,15 @@ impl Retry {
             done: "retried",
             outputs: again,
         };
-        let report = match self.dry_run {
-            true => moving.look().await?,
-            false => moving.run(&signal::shutdown()?).await?,
+        let (report, outcome) = match self.dry_run {
+            true => (moving.look().await?, Ok(())),
+            false => moving.run(&signal::shutdown()?).await,
         };
         match self.output {
             Format::Json => output::json(&report)?,
             Format::Table => output::line(line(&report).as_bytes())?,
         }
-        report.complete()
+        outcome.and_then(|()| report.complete())
     }
 }
 
