@@ -68,6 +68,7 @@ on_both! {
     a_look_changes_nothing_and_a_bound_holds
     letters_of_partitions_are_letters_of_their_topic
     what_was_no_message_stays_and_is_told
+    all_letters_are_retried_only_when_that_is_said
     dropping_needs_a_yes_and_takes_only_what_is_meant
 }
 
@@ -169,7 +170,7 @@ async fn a_retried_letter_is_the_message_it_was(place: Place) {
     assert_eq!(whole.json()["payload"], json!({"n": 1}));
 
     let report = place
-        .run(&["dlq", "retry", "orders", "-o", "json"])
+        .run(&["dlq", "retry", "orders", "--yes", "-o", "json"])
         .await
         .json();
     assert_eq!(
@@ -187,14 +188,14 @@ async fn a_retried_letter_is_the_message_it_was(place: Place) {
     said.failed(3, "letter-not-found");
     // Nothing left is nothing to do.
     assert_eq!(
-        place.run(&["dlq", "retry", "orders"]).await.ok(),
+        place.run(&["dlq", "retry", "orders", "--yes"]).await.ok(),
         "retried 0\n"
     );
 }
 
 async fn two_operators_retry_each_letter_once(place: Place) {
     let expected = some(&place, 300).await;
-    let operator = || place.run(&["dlq", "retry", "orders", "-o", "json"]);
+    let operator = || place.run(&["dlq", "retry", "orders", "--yes", "-o", "json"]);
     let (one, two) = tokio::join!(operator(), operator());
     let (one, two) = (one.json(), two.json());
     let moved = |report: &Value| report["moved"].as_u64().unwrap();
@@ -205,7 +206,9 @@ async fn two_operators_retry_each_letter_once(place: Place) {
 async fn an_interrupted_retry_goes_on_where_it_was(place: Place) {
     let expected = some(&place, 60).await;
     let mut reader = place.broker.read(&orders(), Start::Earliest).await.unwrap();
-    let mut retry = place.start(&["dlq", "retry", "orders", "--rate", "5/s", "-o", "json"]);
+    let mut retry = place.start(&[
+        "dlq", "retry", "orders", "--yes", "--rate", "5/s", "-o", "json",
+    ]);
     reader.next(1).await.unwrap();
     retry.process.terminate();
     let (code, said) = retry.ended().await;
@@ -220,7 +223,7 @@ async fn an_interrupted_retry_goes_on_where_it_was(place: Place) {
         (&json!(before), &json!(true)),
         "{report}"
     );
-    place.run(&["dlq", "retry", "orders"]).await.ok();
+    place.run(&["dlq", "retry", "orders", "--yes"]).await.ok();
     assert_all_moved_once(&place, expected).await;
 }
 
@@ -228,13 +231,13 @@ async fn a_killed_retry_loses_and_repeats_nothing(place: Place) {
     // More than it moves before it is killed, also on a busy machine.
     let expected = some(&place, 3_000).await;
     let mut reader = place.broker.read(&orders(), Start::Earliest).await.unwrap();
-    let mut retry = place.start(&["dlq", "retry", "orders", "--rate", "500/s"]);
+    let mut retry = place.start(&["dlq", "retry", "orders", "--yes", "--rate", "500/s"]);
     reader.next(1).await.unwrap();
     retry.process.kill();
     retry.ended().await;
     let letters = place.messages("orders:dlq").await.len();
     assert!(letters > 0, "it was killed too late to tell anything");
-    place.run(&["dlq", "retry", "orders"]).await.ok();
+    place.run(&["dlq", "retry", "orders", "--yes"]).await.ok();
     assert_all_moved_once(&place, expected).await;
 }
 
@@ -244,7 +247,7 @@ async fn a_retry_that_loses_its_broker_goes_on_where_it_was() {
     let place = Place::of(redis.url()).await;
     let expected = some(&place, 60).await;
     let mut reader = place.broker.read(&orders(), Start::Earliest).await.unwrap();
-    let retry = place.start(&["dlq", "retry", "orders", "--rate", "10/s"]);
+    let retry = place.start(&["dlq", "retry", "orders", "--yes", "--rate", "10/s"]);
     reader.next(1).await.unwrap();
     redis.kill().await;
     let (code, said) = retry.ended().await;
@@ -255,7 +258,7 @@ async fn a_retry_that_loses_its_broker_goes_on_where_it_was() {
     redis.start_again().await;
     let place = Place::of(redis.url()).await;
     assert!(!place.messages("orders:dlq").await.is_empty());
-    place.run(&["dlq", "retry", "orders"]).await.ok();
+    place.run(&["dlq", "retry", "orders", "--yes"]).await.ok();
     assert_all_moved_once(&place, expected).await;
 }
 
@@ -293,7 +296,7 @@ async fn letters_of_partitions_are_letters_of_their_topic(place: Place) {
     assert_eq!(shown.json()["dead_letters"], 3);
     let two = place.run(&["dlq", "retry", "orders", "--max", "2"]).await;
     assert_eq!(two.ok(), "retried 2\n");
-    let rest = place.run(&["dlq", "retry", "orders"]).await;
+    let rest = place.run(&["dlq", "retry", "orders", "--yes"]).await;
     assert_eq!(rest.ok(), "retried 1\n");
     for part in ["orders.0", "orders.1", "orders.2"] {
         assert_eq!(place.messages(part).await.len(), 1, "{part}");
@@ -311,7 +314,7 @@ async fn what_was_no_message_stays_and_is_told(place: Place) {
         vec![foreign, letter("order.create", "busy", "away")],
     )
     .await;
-    let ended = place.run(&["dlq", "retry", "orders"]).await;
+    let ended = place.run(&["dlq", "retry", "orders", "--yes"]).await;
     assert_eq!(ended.stdout, "retried 1\n");
     assert_eq!(ended.code, 1, "{ended:?}");
     for said in ["(foreign-dead-letter)", "(letters-refused)", "help: "] {
@@ -355,4 +358,21 @@ async fn dropping_needs_a_yes_and_takes_only_what_is_meant(place: Place) {
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].parse_meta().unwrap().dlq.unwrap().code, "busy");
     assert_eq!(place.messages("orders").await, []);
+}
+
+async fn all_letters_are_retried_only_when_that_is_said(place: Place) {
+    let expected = some(&place, 3).await;
+    let refused = place.run(&["dlq", "retry", "orders"]).await;
+    assert!(refused.stderr.contains("all dead letters"), "{refused:?}");
+    refused.failed_after_preview("confirmation-missing");
+    assert_eq!(place.messages("orders").await, []);
+    let chosen = place
+        .run(&["dlq", "retry", "orders", "--code", "other"])
+        .await;
+    assert_eq!(chosen.ok(), "retried 0\n");
+    let look = place.run(&["dlq", "retry", "orders", "--dry-run"]).await;
+    assert_eq!(look.ok(), "would retry 3\n");
+    let all = place.run(&["dlq", "retry", "orders", "--yes"]).await;
+    assert_eq!(all.ok(), "retried 3\n");
+    assert_all_moved_once(&place, expected).await;
 }

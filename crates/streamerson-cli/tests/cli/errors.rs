@@ -146,7 +146,7 @@ async fn an_unreachable_broker_exits_with_6_and_keeps_its_secret() {
         &["tail", "orders"],
         &["topic", "ls"],
         &["group", "ls"],
-        &["dlq", "retry", "orders"],
+        &["dlq", "retry", "orders", "--yes"],
         &["reply", "orders", "o", "--json", "1"],
     ] {
         let ended = run(arguments.iter().copied().chain(["--broker", &url])).await;

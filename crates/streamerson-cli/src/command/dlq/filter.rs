@@ -9,7 +9,7 @@ use super::letter::Letter;
 use crate::duration;
 
 /// Only the dead letters for which all of this is true; without any, all of them.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Which dead letters")]
 pub(super) struct Filter {
     /// Given up for this reason; may be repeated
@@ -50,6 +50,11 @@ pub(super) struct Filter {
 }
 
 impl Filter {
+    /// Whether all letters are meant.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Filter::default()
+    }
+
     /// Where the letters that may match begin (the position before) and end, at `now_unix_ms`: positions tell time.
     pub(super) fn bounds(&self, now_unix_ms: u64) -> (Position, Position) {
         let ago = |age: Duration| now_unix_ms.saturating_sub(age.as_millis() as u64);

@@ -36,7 +36,7 @@ pub(super) struct Pace {
 
     /// So many at most, the oldest first
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    max: Option<u64>,
+    pub(super) max: Option<u64>,
 }
 
 /// What came of it.

@@ -6,6 +6,7 @@ use streamerson_core::{Append, Error, Topic, dead_letter};
 use super::filter::Filter;
 use super::letter::Letter;
 use super::moving::{Moving, Pace, Report};
+use crate::confirm::Confirm;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
 use crate::output::{self, Format};
@@ -16,7 +17,8 @@ use crate::signal;
 /// In one step the letter goes and its message is appended: an interrupt, or somebody who does the same at the same time,
 /// neither loses nor repeats one. The messages have their old id, and neither a deadline nor somebody who waits for the
 /// answer. Every group of the topic gets them, not only the one that gave them up. Those that fail again come back as new dead
-/// letters, and are not retried by the same command. The oldest go first.
+/// letters, and are not retried by the same command. The oldest go first. Without a filter or --max, all go back, and that
+/// needs --yes.
 #[derive(Debug, Args)]
 pub(super) struct Retry {
     /// Topic whose dead letters to retry
@@ -28,9 +30,8 @@ pub(super) struct Retry {
     #[command(flatten)]
     pace: Pace,
 
-    /// Only count what would be retried
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    confirm: Confirm,
 
     /// How to print what came of it
     #[arg(long, short, value_enum, default_value_t)]
@@ -42,6 +43,14 @@ pub(super) struct Retry {
 
 impl Retry {
     pub(super) async fn run(self) -> Result<()> {
+        let looks = self.confirm.only_looks();
+        if !looks && self.filter.is_empty() && self.pace.max.is_none() {
+            let all = format!(
+                "all dead letters of {} would go back, to every group of it: no filter says which",
+                self.topic
+            );
+            self.confirm.decide(&[all])?;
+        }
         let broker = self.broker.connect().await?;
         let moving = Moving {
             broker: &*broker,
@@ -51,7 +60,7 @@ impl Retry {
             done: "retried",
             outputs: again,
         };
-        let (report, outcome) = match self.dry_run {
+        let (report, outcome) = match looks {
             true => (moving.look().await?, Ok(())),
             false => moving.run(&signal::shutdown()?).await,
         };
