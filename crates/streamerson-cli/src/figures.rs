@@ -22,19 +22,20 @@ pub(crate) struct GroupFigures {
     topic: String,
     #[serde(flatten)]
     pub(crate) stats: GroupStats,
-    /// How long the oldest message that is not delivered yet has waited.
-    lag_ms: u64,
-    /// How old the oldest message is that is delivered and not settled.
-    oldest_pending_ms: u64,
+    /// How long the oldest message that is not delivered yet has waited; null when there is none.
+    lag_ms: Option<u64>,
+    /// How old the oldest message is that is delivered and not settled; null when there is none.
+    oldest_pending_ms: Option<u64>,
 }
 
 impl GroupFigures {
     /// The figures of a group of `topic`, at `now_unix_ms`.
     pub(crate) fn new(topic: &Topic, stats: GroupStats, now_unix_ms: u64) -> GroupFigures {
+        let age = |position: Position| position.age(now_unix_ms).as_millis() as u64;
         GroupFigures {
             topic: topic.to_string(),
-            lag_ms: stats.lag_age(now_unix_ms).as_millis() as u64,
-            oldest_pending_ms: stats.oldest_pending_age(now_unix_ms).as_millis() as u64,
+            lag_ms: stats.next.map(age),
+            oldest_pending_ms: stats.oldest_pending.map(age),
             stats,
         }
     }
@@ -46,24 +47,18 @@ impl GroupFigures {
             self.topic.clone(),
             stats.name.clone(),
             number(stats.lag),
-            behind(stats, self.lag_ms),
+            age(self.lag_ms),
             stats.pending.to_string(),
             stats.retrying.to_string(),
-            match stats.oldest_pending {
-                Some(_) => short(Duration::from_millis(self.oldest_pending_ms)),
-                None => "-".to_owned(),
-            },
+            age(self.oldest_pending_ms),
             stats.members.len().to_string(),
         ]
     }
 }
 
-/// Nothing, for a group that is not behind.
-fn behind(stats: &GroupStats, ms: u64) -> String {
-    match stats.next {
-        Some(_) => short(Duration::from_millis(ms)),
-        None => "-".to_owned(),
-    }
+/// An age, or nothing where there is nothing that has one.
+fn age(ms: Option<u64>) -> String {
+    ms.map_or_else(|| "-".to_owned(), |ms| short(Duration::from_millis(ms)))
 }
 
 /// A member as a row below [`MEMBER`].

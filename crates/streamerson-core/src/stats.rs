@@ -30,6 +30,7 @@ pub struct TopicStats {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GroupStats {
     /// Its name.
+    #[serde(rename = "group")]
     pub name: String,
     /// The newest position delivered.
     #[serde(serialize_with = "as_text")]

@@ -57,7 +57,7 @@ async fn a_group_tells_how_far_it_is_and_what_it_holds(place: Place) {
     assert_eq!(
         (
             &group["topic"],
-            &group["name"],
+            &group["group"],
             &group["lag"],
             &group["pending"],
             &group["retrying"]
@@ -165,9 +165,13 @@ async fn moving_a_group_is_shown_before_it_is_done(place: Place) {
         .await
         .json();
     assert_eq!(
-        (&listed[0]["name"], &listed[0]["lag"]),
+        (&listed[0]["group"], &listed[0]["lag"]),
         (&json!("audit"), &json!(0))
     );
+    // No message waits, and none is held: that is no age, rather than one of zero.
+    for age in ["lag_ms", "oldest_pending_ms"] {
+        assert_eq!(listed[0][age], Value::Null, "{age}");
+    }
 }
 
 async fn a_removed_group_is_gone_and_needs_a_yes(place: Place) {

@@ -319,7 +319,7 @@ async fn topics_are_listed_and_shown() {
         (&shown["topic"], &shown["length"]),
         (&json!("hello"), &json!(1))
     );
-    assert_eq!(shown["groups"][0]["name"], json!("demo"));
+    assert_eq!(shown["groups"][0]["group"], json!("demo"));
     let table = dev.run(&["topic", "show", "hello"]).await.ok();
     assert!(table.contains("GROUP") && table.contains("demo"), "{table}");
 

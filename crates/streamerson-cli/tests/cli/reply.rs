@@ -113,7 +113,7 @@ async fn each_type_is_answered_by_its_own_worker_only() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|g| &g["name"])
+        .map(|g| &g["group"])
         .collect();
     assert_eq!(names, [&json!("reply-a"), &json!("reply-b")]);
     assert_eq!(groups["length"], json!(40));
