@@ -2,10 +2,11 @@
 //! fresh, and about no more than is worth a look: never on the way of a request.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use streamerson_core::stats::{GroupStats, TopicStats};
 use streamerson_core::{Broker, ErrorKind, Result, Topic, partition};
 use tokio::sync::Mutex;
@@ -15,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 const FRESH: Duration = Duration::from_secs(1);
 /// How long the broker may take to tell them all.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How many topics are asked about at one time.
+/// How many topics are asked about at one time, and how many partitions of each.
 const AT_ONCE: usize = 16;
 /// How many topics are asked about.
 const MOST: usize = 1000;
@@ -124,44 +125,56 @@ fn numbered(topic: &Topic) -> Option<(Topic, u32)> {
 }
 
 async fn look(broker: &dyn Broker, name: Topic) -> Result<Option<TopicFigures>> {
-    let Some(stats) = of(broker, &name).await? else {
+    let parts = parts(broker, &name).await?;
+    let with_letters = parts.iter().map(Topic::dead_letters).collect();
+    let Some(stats) = sum(found(broker, parts)).await? else {
         return Ok(None);
     };
-    let mut dead_letters = 0;
-    for topic in partitions(broker, &name).await?.iter().chain([&name]) {
-        let letters = stats_of(broker, &topic.dead_letters()).await?;
-        dead_letters += letters.map_or(0, |letters| letters.length);
-    }
+    let letters = sum(found(broker, with_letters)).await?;
     Ok(Some(TopicFigures {
         name,
         stats,
-        dead_letters,
+        dead_letters: letters.map_or(0, |letters| letters.length),
     }))
 }
 
 /// How `topic` stands, its partitions taken together; none when there is no such topic.
 pub(super) async fn of(broker: &dyn Broker, topic: &Topic) -> Result<Option<TopicStats>> {
-    let mut sum = stats_of(broker, topic).await?;
-    for part in partitions(broker, topic).await? {
-        if let Some(stats) = stats_of(broker, &part).await? {
-            add(sum.get_or_insert_default(), stats);
+    let parts = parts(broker, topic).await?;
+    sum(found(broker, parts)).await
+}
+
+/// `topic` itself, and its partitions if it is divided.
+async fn parts(broker: &dyn Broker, topic: &Topic) -> Result<Vec<Topic>> {
+    let mut parts = vec![topic.clone()];
+    for number in 0..broker.partitions(topic).await? {
+        parts.push(partition::topic(topic, number)?);
+    }
+    Ok(parts)
+}
+
+/// The stats of those of `topics` that there are.
+fn found(broker: &dyn Broker, topics: Vec<Topic>) -> impl Stream<Item = Result<TopicStats>> {
+    let look = async move |topic: Topic| match broker.stats(&topic).await {
+        Ok(stats) => Some(Ok(stats)),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => Some(Err(error)),
+    };
+    let answers = stream::iter(topics).map(look).buffered(AT_ONCE);
+    answers.filter_map(std::future::ready)
+}
+
+/// All of them taken together; none of none.
+async fn sum(stats: impl Stream<Item = Result<TopicStats>>) -> Result<Option<TopicStats>> {
+    let mut stats = pin!(stats);
+    let mut sum = None;
+    while let Some(part) = stats.try_next().await? {
+        match &mut sum {
+            None => sum = Some(part),
+            Some(sum) => add(sum, part),
         }
     }
     Ok(sum)
-}
-
-async fn partitions(broker: &dyn Broker, topic: &Topic) -> Result<Vec<Topic>> {
-    let count = broker.partitions(topic).await?;
-    let parts = (0..count).map(|number| partition::topic(topic, number));
-    parts.collect()
-}
-
-async fn stats_of(broker: &dyn Broker, topic: &Topic) -> Result<Option<TopicStats>> {
-    match broker.stats(topic).await {
-        Ok(stats) => Ok(Some(stats)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Adds a partition to the sum of others.

@@ -237,3 +237,26 @@ async fn what_cannot_be_answered_is_an_error_and_not_a_number() {
     let (status, said) = ask(&admin, "/admin/v1/scale/orders/billing").await;
     assert_eq!((status, &said["code"]), (503, &json!("broker-unavailable")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn as_many_partitions_as_there_can_be_are_asked_about_in_time() {
+    let edge = Edge::serve("").await;
+    edge.broker
+        .divide(&orders(), partition::MOST)
+        .await
+        .unwrap();
+    for number in 0..partition::MOST {
+        send(&edge, &partition::topic(&orders(), number).unwrap(), 1).await;
+    }
+    edge.broker.set(Fault::Slow);
+    let admin = Admin::new(edge.gateway.clone());
+    let (status, said) = ask(&admin, "/admin/v1/scale/orders/billing").await;
+    assert_eq!((status, &said["backlog"]), (200, &json!(partition::MOST)));
+    tells(
+        &metrics(&edge).await,
+        &[
+            "strm_topics_unseen 0",
+            r#"strm_topic_messages{topic="orders"} 1024.0"#,
+        ],
+    );
+}

@@ -309,7 +309,7 @@ pub(crate) struct TestBroker {
     fault: Mutex<Option<Fault>>,
 }
 
-/// What happens to appends.
+/// What happens to appends, and to questions about topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// They are not stored.
@@ -320,6 +320,8 @@ pub(crate) enum Fault {
     Refused(&'static str),
     /// No answer comes.
     Silent,
+    /// Each question about a topic takes a hundredth of a second.
+    Slow,
 }
 
 impl TestBroker {
@@ -339,7 +341,7 @@ impl Broker for TestBroker {
         let failed = |error: Error| std::future::ready(vec![Err(error); batch.len()]).boxed();
         let fault = *self.fault.lock();
         match fault {
-            None => self.memory.append(batch),
+            None | Some(Fault::Slow) => self.memory.append(batch),
             Some(Fault::Away) => failed(Error::unavailable(
                 "broker-unreachable",
                 "secret-host:6379 is away",
@@ -378,6 +380,11 @@ impl Broker for TestBroker {
         match fault {
             None => self.memory.stats(topic),
             Some(Fault::Silent) => std::future::pending().boxed(),
+            Some(Fault::Slow) => async move {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                self.memory.stats(topic).await
+            }
+            .boxed(),
             Some(_) => {
                 let away = Error::unavailable("broker-unreachable", "secret-host:6379 is away");
                 std::future::ready(Err(away)).boxed()
