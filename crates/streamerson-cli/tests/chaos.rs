@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Small counts and a short lease: what takes over quickly has many chances to do it wrong.
 const SHORT: [&str; 11] = [
@@ -53,24 +53,41 @@ fn redis_keeps_its_promises_under_every_fault() {
 }
 
 #[test]
-fn a_run_in_which_nothing_goes_wrong_proves_nothing() {
-    // Every worker is killed while it does nothing: nobody ever asked.
+fn a_run_in_which_something_did_not_happen_proves_nothing() {
+    // With this seed the first message with a key would be sent half a minute after the run has ended.
     let arguments = [
+        "chaos",
+        "--workers",
+        "2",
         "--faults",
         "kill",
+        "--kills",
+        "2",
+        "--kill-every",
+        "50ms",
         "--rate",
         "1",
         "--requests",
         "1",
-        "--kills",
-        "2",
+        "--seed",
+        "12",
+        "-o",
+        "json",
     ];
     let output = Command::new(env!("CARGO_BIN_EXE_streamerson"))
-        .args(["chaos", "--workers", "2", "--kill-every", "50ms"])
         .args(arguments)
+        .env_remove("RUST_LOG")
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("(promise-broken)"), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["holds"], false);
+    let guards = report["guards"].as_array().unwrap();
+    let keyed = guards
+        .iter()
+        .find(|guard| guard["what"] == "effects of keys in order");
+    let keyed = keyed.unwrap();
+    assert_eq!((&keyed["at_least"], &keyed["seen"]), (&json!(1), &json!(0)));
 }
