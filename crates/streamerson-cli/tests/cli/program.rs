@@ -53,8 +53,9 @@ async fn answers_belong_to_their_questions() {
 #[tokio::test]
 async fn a_line_that_is_not_json_fails_its_request_only() {
     let dev = Dev::start(&[]).await;
+    // With its quotes: an id may well have these three letters.
     let script =
-        r#"while read -r line; do case "$line" in *bad*) echo oops;; *) echo 1;; esac; done"#;
+        r#"while read -r line; do case "$line" in *\"bad\"*) echo oops;; *) echo 1;; esac; done"#;
     let _worker = worker(&dev, &[], script);
     let said = request(&dev, r#""bad""#).await.failed(1, "invalid-reply");
     assert!(said.contains("status 502"), "{said}");
@@ -65,7 +66,7 @@ async fn a_line_that_is_not_json_fails_its_request_only() {
 async fn a_line_that_is_not_json_does_not_shift_the_answers_after_it() {
     let dev = Dev::start(&[]).await;
     let script =
-        r#"while read -r line; do case "$line" in *bad*) echo oops;; esac; echo "$line"; done"#;
+        r#"while read -r line; do case "$line" in *\"bad\"*) echo oops;; esac; echo "$line"; done"#;
     let _worker = worker(&dev, &["--concurrency", "8"], script);
     let asked = (0..12).map(|n| match n {
         4 => "\"bad\"".to_owned(),
