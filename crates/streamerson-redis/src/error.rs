@@ -183,6 +183,13 @@ const RULES: &[Rule] = &[
         "broker-cluster",
         NO_CLUSTER,
     ),
+    // Of the port of the embedded broker, which serves one namespace.
+    rule(
+        "ERR key '",
+        Invalid,
+        "wrong-namespace",
+        "this broker serves one namespace: name that one, with --namespace, or `namespace` in the configuration",
+    ),
     rule(
         "ERR unknown command",
         Invalid,

@@ -11,7 +11,8 @@ use bytestring::ByteString;
 use futures::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
 use streamerson_core::{
-    Append, Broker, Error, Outcome, Position, Result, Settlement, Settler, Topic, partition,
+    Append, Broker, Error, ErrorKind, Outcome, Position, Result, Settlement, Settler, Topic,
+    partition,
 };
 
 /// How long an answer counts before the broker is asked again.
@@ -124,10 +125,15 @@ impl Partitions {
         for topic in topics {
             match self.shared.broker.partitions(&topic).await {
                 Ok(partitions) => self.learn(topic, partitions),
-                // Whatever became of the question: what it was asked for did not happen.
                 Err(error) => {
-                    let detail = format!("it is not known whether {topic} is divided: {error}");
-                    failed.push((topic, Error::unavailable(error.code(), detail)));
+                    let kind = match error.kind() {
+                        // Whatever became of the question: what it was asked for did not happen.
+                        ErrorKind::Unknown => ErrorKind::Unavailable,
+                        kind => kind,
+                    };
+                    let detail = error.detail();
+                    let detail = format!("it is not known whether {topic} is divided: {detail}");
+                    failed.push((topic, Error::new(kind, error.code(), detail)));
                 }
             }
         }
@@ -174,7 +180,8 @@ impl Settler for Directing {
         async move {
             if let Some((_, error)) = self.partitions.ask(unknown).await.pop() {
                 // Nothing happened: it is settled again.
-                return batch.iter().map(|_| Err(error.clone())).collect();
+                let error = Error::unavailable(error.code(), error.detail().to_owned());
+                return vec![Err(error); batch.len()];
             }
             self.partitions.direct(outputs(&mut batch));
             self.inner.settle(batch).await

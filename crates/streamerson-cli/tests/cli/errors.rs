@@ -2,7 +2,7 @@
 
 use streamerson_testkit::redis::RedisServer;
 
-use crate::support::run;
+use crate::support::{Dev, run};
 
 #[tokio::test]
 async fn help_tells_the_exit_codes() {
@@ -169,6 +169,27 @@ async fn a_wrong_password_exits_with_5() {
     }
     let url = redis.url();
     run(["send", "orders", "o", "--broker", &url]).await.ok();
+}
+
+#[tokio::test]
+async fn another_namespace_than_that_of_dev_is_refused() {
+    let dev = Dev::start(&[]).await;
+    for command in [
+        &["send", "orders", "o"][..],
+        &["request", "orders", "o"],
+        &["reply", "orders", "o", "--json", "1"],
+        &["group", "show", "orders", "billing"],
+    ] {
+        let command: Vec<&str> = command
+            .iter()
+            .copied()
+            .chain(["--namespace", "shop"])
+            .collect();
+        let ended = dev.run(&command).await;
+        assert_eq!(ended.code, 2, "{ended:?}");
+        assert!(ended.stderr.contains("(wrong-namespace)"), "{ended:?}");
+        assert!(ended.stderr.contains("--namespace"), "{ended:?}");
+    }
 }
 
 #[tokio::test]
