@@ -16,7 +16,7 @@ local function stamp()
   local time = call('TIME')
   return string.format('%016.0f', time[1] * 1000000 + time[2])
 end
--- A lease is stored as "EPOCH END TTL HOLDER", times in ms; without a holder when it was released.
+-- A lease is stored as "EPOCH END TTL HOLDER", times in ms.
 -- Answers the epoch, the holder and the ms that remain. A clock that went back must not prolong a lease: nobody is
 -- given more than the time he asked for.
 local function lease(stream, name)

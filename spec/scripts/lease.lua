@@ -16,7 +16,7 @@ local function stamp()
   local time = call('TIME')
   return string.format('%016.0f', time[1] * 1000000 + time[2])
 end
--- A lease is stored as "EPOCH END TTL HOLDER", times in ms; without a holder when it was released.
+-- A lease is stored as "EPOCH END TTL HOLDER", times in ms.
 -- Answers the epoch, the holder and the ms that remain. A clock that went back must not prolong a lease: nobody is
 -- given more than the time he asked for.
 local function lease(stream, name)
@@ -43,10 +43,23 @@ end
 --   release, name, holder: replies 1, or 0 if the holder did not have it
 --   list: replies {{name, holder, epoch, ms that remain}, ...}
 local stream, action, name, holder = keys[1], argv[1], argv[2], argv[3]
+local leases = stream .. ':leases'
+-- Beside the leases, under what is no name: the newest epoch. One for all, so that leases can be forgotten.
+local newest = '~epoch'
 
 local function store(epoch, remaining, ttl, who)
-  call('HSET', stream .. ':leases', name,
-    string.format('%.0f %.0f %.0f %s', epoch, now() + remaining, ttl, who))
+  call('HSET', leases, name, string.format('%.0f %.0f %.0f %s', epoch, now() + remaining, ttl, who))
+end
+
+local function names()
+  local found = {}
+  for _, of in ipairs(call('HKEYS', leases)) do
+    if of ~= newest then
+      found[#found + 1] = of
+    end
+  end
+  table.sort(found)
+  return found
 end
 
 local function told(of, who, epoch, remaining)
@@ -55,9 +68,7 @@ end
 
 if action == 'list' then
   local held = {}
-  local names = call('HKEYS', stream .. ':leases')
-  table.sort(names)
-  for _, of in ipairs(names) do
+  for _, of in ipairs(names()) do
     local epoch, who, remaining = lease(stream, of)
     if remaining > 0 then
       held[#held + 1] = told(of, who, epoch, remaining)
@@ -71,9 +82,7 @@ if action == 'release' then
   if remaining <= 0 or who ~= holder then
     return 0
   end
-  -- The epoch stays, so that it never goes back.
-  store(epoch, 0, 0, '')
-  return 1
+  return call('HDEL', leases, name)
 end
 
 local ttl = tonumber(argv[4])
@@ -85,8 +94,16 @@ if remaining > 0 and who ~= holder then
   return told(name, who, epoch, remaining)
 end
 if remaining <= 0 then
+  -- What has run out is forgotten: it grows with what is held at one time, not with what was held before.
+  for _, of in ipairs(names()) do
+    local _, _, left = lease(stream, of)
+    if left <= 0 then
+      call('HDEL', leases, of)
+    end
+  end
   -- By the clock, so that it grows also when all was lost; and always.
-  epoch = math.max(epoch + 1, now())
+  epoch = math.max((call('HGET', leases, newest) or 0) + 1, now())
+  call('HSET', leases, newest, string.format('%.0f', epoch))
 end
 store(epoch, ttl, ttl, holder)
 return told(name, holder, epoch, ttl)
