@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use streamerson_core::{Leases, Settlement};
+use streamerson_core::{Leases, Settlement, Upkeep};
 use streamerson_redis::RedisBroker;
 use streamerson_testkit::redis::RedisServer;
 use support::{connect, eventually, join, name, one, send, text, topic};
@@ -81,4 +81,21 @@ async fn a_holder_that_died_before_the_clock_went_back_loses_its_lease() {
     })
     .await;
     assert!(his.epoch > hers.unwrap().epoch);
+}
+
+#[tokio::test]
+async fn an_epoch_never_goes_back_though_its_lease_is_gone() {
+    for removes_topic in [false, true] {
+        let (server, broker) = start().await;
+        let (orders, seat) = (topic("orders"), name("seat"));
+        send(&broker, &orders, &["a"]).await;
+        let hers = broker.acquire(&orders, &seat, &name("ada"), LONG).await;
+        assert!(match removes_topic {
+            true => broker.remove_topic(&orders).await.unwrap(),
+            false => broker.release(&orders, &seat, &name("ada")).await.unwrap(),
+        });
+        server.set_clock(-7200);
+        let his = broker.acquire(&orders, &seat, &name("bob"), LONG).await;
+        assert!(his.unwrap().epoch > hers.unwrap().epoch, "{removes_topic}");
+    }
 }

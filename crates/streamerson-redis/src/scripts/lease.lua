@@ -64,6 +64,8 @@ if remaining <= 0 then
   -- By the clock, so that it grows also when all was lost; and always.
   epoch = math.max((call('HGET', leases, newest) or 0) + 1, now())
   call('HSET', leases, newest, string.format('%.0f', epoch))
+  -- What was left of a topic that was removed expires.
+  call('PERSIST', leases)
 end
 store(epoch, ttl, ttl, holder)
 return told(name, holder, epoch, ttl)

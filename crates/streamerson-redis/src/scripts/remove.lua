@@ -12,8 +12,14 @@ if what == 'topic' then
       call('DEL', stream .. ':delay:' .. of)
     end
   end
+  local epoch = call('HGET', stream .. ':leases', '~epoch')
   -- What the old topic remembered is under the name of its generation, and expires.
   call('UNLINK', stream, stream .. ':topic', stream .. ':later', stream .. ':leases')
+  if epoch then
+    -- Should it come again, epochs go on, also when the clock was set back meanwhile.
+    call('HSET', stream .. ':leases', '~epoch', epoch)
+    call('EXPIRE', stream .. ':leases', 7 * 24 * 60 * 60)
+  end
   return gone
 end
 
