@@ -133,6 +133,10 @@ if what == 'group' then
     return failed
   end
   call('DEL', stream .. ':delay:' .. group)
+  if last then
+    local _, _, generation, behind = recall(stream, group, 'group:')
+    remember(stream, group, settled(stream, group, last), generation, behind)
+  end
   local known = call('HGET', stream .. ':topic', 'group:' .. group)
   if known then
     call('HSET', stream .. ':topic', 'removed:' .. group, known)

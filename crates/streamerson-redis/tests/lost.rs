@@ -197,6 +197,42 @@ async fn a_removed_group_is_new_to_who_comes_and_lost_to_who_was_there() {
 }
 
 #[tokio::test]
+async fn what_happened_once_does_not_happen_again_when_the_group_is_removed_under_its_members() {
+    let (_server, broker) = start().await;
+    let (orders, results) = (topic("orders"), topic("done"));
+    send(&broker, &orders, &["held", "settled"]).await;
+    let mut ada = join(&broker, &orders, "ada", LONG).await;
+    let _held = one(&mut ada).await;
+    let settlement = done(&results, one(&mut ada).await);
+    let settled = ada.settler().settle(vec![settlement]).await;
+    assert!(settled[0].is_ok());
+    assert!(broker.remove_group(&orders, &name("group")).await.unwrap());
+    // What is held keeps the group from beginning again behind what was settled.
+    for again in ["held", "settled"] {
+        let delivery = one(&mut ada).await;
+        assert_eq!(text(&delivery.message), again);
+        let settled = ada.settler().settle(vec![done(&results, delivery)]).await;
+        assert!(settled[0].is_ok());
+    }
+    assert_eq!(texts(&broker, &results).await, ["settled", "held"]);
+}
+
+#[tokio::test]
+async fn a_group_removed_under_its_members_goes_on_where_all_is_settled_now() {
+    let (server, broker) = start().await;
+    let orders = topic("orders");
+    send(&broker, &orders, &["a", "b", "c"]).await;
+    let mut ada = join(&broker, &orders, "ada", LONG).await;
+    let begun = server.cli(&["HGET", "test:{orders}:topic", "group:group"]);
+    work(&mut ada).await;
+    work(&mut ada).await;
+    // As if its checkpoint had not been written since it began.
+    server.cli(&["HSET", "test:{orders}:topic", "group:group", &begun]);
+    assert!(broker.remove_group(&orders, &name("group")).await.unwrap());
+    assert_eq!(text(&one(&mut ada).await.message), "c");
+}
+
+#[tokio::test]
 async fn what_is_remembered_goes_with_the_group_and_the_topic() {
     let (server, broker) = start().await;
     let orders = topic("orders");

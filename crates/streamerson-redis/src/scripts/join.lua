@@ -17,8 +17,8 @@ if not last then
   local known_lost = argv[6] == '1'
   local checkpoint, _, generation = recall(stream, group, 'group:')
   if known_lost and not checkpoint then
-    -- It was removed, under a member that goes on.
-    checkpoint = recall(stream, group, 'removed:')
+    -- It was removed, under a member that goes on: so what was done once stays done.
+    checkpoint, _, generation = recall(stream, group, 'removed:')
   end
   local stands = call('EXISTS', stream) == 1 and field(call('XINFO', 'STREAM', stream), 'last-generated-id')
   if checkpoint or known_lost then
