@@ -176,6 +176,27 @@ async fn a_key_is_remembered_over_crashes_and_new_segments_until_its_time_is_ove
 }
 
 #[tokio::test]
+async fn many_remembered_keys_leave_segments_room_for_messages() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path());
+    for n in 0..200 {
+        let once = Once::new(format!("{n}-{}", "k".repeat(100)), HOUR);
+        send(&broker, message("once").once(once)).await.unwrap();
+    }
+    let newest = || {
+        let last = segments(dir.path()).pop().unwrap();
+        let number = last.file_stem().unwrap().to_str().unwrap();
+        number.parse::<u64>().unwrap()
+    };
+    let before = newest();
+    let text = "x".repeat(100);
+    append(&broker, "filler", &[text.as_str(); 300]).await;
+    // The keys take about as much as these messages.
+    let begun = newest() - before;
+    assert!(begun <= 4, "{begun} segments for 300 messages");
+}
+
+#[tokio::test]
 async fn an_effect_happens_once_over_crashes_and_new_segments_and_the_second_answers_as_the_first()
 {
     let dir = tempfile::tempdir().unwrap();

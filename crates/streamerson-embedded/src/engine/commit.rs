@@ -22,6 +22,7 @@ use super::op::{Change, Changed, Op};
 use super::shared::Shared;
 use super::state::After;
 use crate::log::encode::Encoder;
+use crate::log::segment::{HEAD, LARGEST};
 use crate::log::writer::{Failure, Log, Priority};
 
 /// Batches are cut at this size, so that reading back one entry never reads much.
@@ -286,9 +287,13 @@ impl Committer {
         let mut prepared = log.next(bytes)?;
         let mut head = Encoder::default();
         checkpoint(&self.shared, log.sealed_by_roll(), &mut head);
-        let needed = bytes + head.frame().len() as u64;
-        if prepared.size < needed + crate::log::segment::HEAD {
-            prepared = log.next(needed)?;
+        let length = head.frame().len() as u64;
+        if HEAD + length + bytes > LARGEST {
+            return Err(checkpoint_too_large(length));
+        }
+        if !Log::has_room(prepared.size, length, bytes) {
+            let room = bytes.max(length).min(LARGEST - HEAD - length);
+            prepared = log.next(length + room)?;
         }
         let rolled = log.roll(prepared, &mut head);
         let segment = log.active().clone();
@@ -337,6 +342,16 @@ fn gather(ops: usize, took: Duration) -> Duration {
         true => Duration::ZERO,
         false => (GATHER * took).min(GATHER_MOST),
     }
+}
+
+fn checkpoint_too_large(bytes: u64) -> Error {
+    Error::unavailable(
+        "checkpoint-too-large",
+        format!(
+            "what is known of topics and groups takes {bytes} bytes, which is more than a segment holds: settle what is pending, or remove \
+             groups and topics"
+        ),
+    )
 }
 
 #[cfg(test)]

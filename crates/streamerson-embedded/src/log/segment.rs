@@ -16,6 +16,9 @@ use super::frame::{HEADER, Header};
 /// Bytes before the first frame.
 pub(crate) const HEAD: u64 = 64;
 
+/// No segment is larger: offsets in it are 32 bits.
+pub(crate) const LARGEST: u64 = u32::MAX as u64;
+
 /// The version of the format of segments, frames and records.
 pub(crate) const FORMAT: u32 = 1;
 

@@ -18,7 +18,7 @@ use super::files::{Files, zero};
 use super::frame;
 use super::prepare::{Prepared, Preparer};
 use super::record::{Record, Sealed};
-use super::segment::{HEAD, Segment, head};
+use super::segment::{HEAD, LARGEST, Segment, head};
 
 /// The size of the first segment: later ones are twice as large as the one before, up to the limit.
 const FIRST_SEGMENT: u64 = 1 << 20;
@@ -67,6 +67,8 @@ pub(crate) struct Log {
     settings: Settings,
     active: Arc<Segment>,
     end: u64,
+    /// Bytes of the last checkpoint that was written, as far as that is known: the next takes about as much.
+    checkpoint: u64,
     sealed: Vec<Sealed>,
     refused: Option<Instant>,
 }
@@ -94,6 +96,7 @@ impl Log {
             preparer,
             active: Arc::new(segment),
             end,
+            checkpoint: checkpoint.frame().len() as u64,
             sealed: Vec::new(),
             refused: None,
         })
@@ -115,6 +118,7 @@ impl Log {
             preparer,
             active,
             end,
+            checkpoint: 0,
             sealed,
             refused: None,
         })
@@ -150,6 +154,12 @@ impl Log {
         (self.active.size() / 4).min(4 << 20)
     }
 
+    /// Whether a segment of `size` has room for `bytes` behind a checkpoint of so many. Each is to take more than checkpoints
+    /// do: else a large one would be written again with every batch.
+    pub(crate) fn has_room(size: u64, checkpoint: u64, bytes: u64) -> bool {
+        size >= HEAD + checkpoint + bytes.max(checkpoint / 2)
+    }
+
     /// Another segment, with room for `bytes`: waits for it. Fails fast when the disk was full a moment ago.
     pub(crate) fn next(&mut self, bytes: u64) -> Result<Prepared> {
         let just_refused = self.refused.is_some_and(|at| at.elapsed() < RETRY_SPACE);
@@ -180,7 +190,8 @@ impl Log {
 
     fn next_size(&self) -> u64 {
         let doubled = self.active.size().saturating_mul(2);
-        doubled.clamp(self.first_size(), self.settings.segment_bytes)
+        let size = doubled.clamp(self.first_size(), self.settings.segment_bytes);
+        size.max((HEAD + 2 * self.checkpoint).min(LARGEST))
     }
 
     /// The segments before the one that [`Log::roll`] begins.
@@ -214,6 +225,7 @@ impl Log {
                 false => Failure::Undone(refusal(self.path(), &error)),
             })?;
         self.sealed = self.sealed_by_roll();
+        self.checkpoint = checkpoint.frame().len() as u64;
         let before = std::mem::replace(&mut self.active, Arc::new(segment));
         self.end = end;
         if self.settings.durability < Durability::Disk {
