@@ -128,6 +128,13 @@ impl<T> Remembered<T> {
         }
     }
 
+    /// Forgets one key, as if its time were over.
+    pub fn remove(&mut self, key: &str) -> Option<T> {
+        let (key, memory) = self.keys.remove_entry(key)?;
+        self.by_end.remove(&(memory.until, key));
+        Some(memory.of)
+    }
+
     /// Everything remembered: key, first use, and until when; those that end first come first.
     pub fn iter(&self) -> impl Iterator<Item = (&ByteString, &T, Millis)> {
         let keys = self.by_end.iter();
@@ -203,6 +210,16 @@ mod tests {
         }
         assert!(seen.len() <= 10);
         assert_eq!(seen.keys.len(), seen.by_end.len());
+    }
+
+    #[test]
+    fn a_key_that_is_removed_can_be_used_again() {
+        let mut seen = Remembered::default();
+        seen.remember(&keep("a", 10), 1, 0);
+        assert_eq!(seen.remove("a"), Some(1));
+        assert_eq!((seen.remove("a"), seen.recall("a", 0)), (None, None));
+        seen.remember(&keep("a", 20), 2, 0);
+        assert_eq!(seen.recall("a", 15), Some(&2));
     }
 
     #[test]

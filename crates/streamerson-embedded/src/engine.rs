@@ -30,6 +30,7 @@ mod power_loss;
 mod queue;
 mod read;
 mod recover;
+mod remembered;
 mod request;
 mod shared;
 mod state;

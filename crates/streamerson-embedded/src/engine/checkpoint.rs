@@ -72,13 +72,13 @@ fn beside(name: &Topic, state: &TopicState, unix_ms: u64, encoder: &mut Encoder)
         encoder.record(&Record::StoredOnce {
             topic: topic(),
             key: key.clone(),
-            position: *position,
+            position: position.of,
             until,
         });
     }
     for (group, effects) in &state.effects {
         for (key, answer, until) in effects.iter().filter(|(.., until)| *until > unix_ms) {
-            let answer = answer.as_ref();
+            let answer = answer.of.as_ref();
             encoder.record(&Record::DoneOnce {
                 topic: topic(),
                 group: group.clone(),

@@ -31,7 +31,7 @@ const FRAME: usize = 1 << 20;
 /// Bodies in memory beyond this get memory of their own, instead of keeping the buffer they were read from.
 const COMPACT: usize = 4 << 20;
 
-/// Expired inboxes are looked for this often.
+/// What has expired is looked for this often.
 const SWEEP: Millis = 5_000;
 
 /// No change takes more than this.
@@ -186,6 +186,7 @@ impl Committer {
         if self.swept + SWEEP <= moment.now {
             self.swept = moment.now;
             state.sweep(moment.now, &mut after);
+            state.forget(moment.unix_ms);
         }
         drop(state);
         after

@@ -254,8 +254,10 @@ impl<'a> Replay<'a> {
                     until,
                 } => {
                     if until > self.moment.unix_ms {
+                        let key = own_text(&key);
+                        let position = self.state.remembered.keep(&key, position);
                         let keys = &mut self.state.topic_or_new(&topic).keys;
-                        keys.restore(own_text(&key), position, until);
+                        keys.restore(key, position, until);
                     }
                 }
                 Record::DoneOnce {
@@ -270,9 +272,11 @@ impl<'a> Replay<'a> {
                             meta: Bytes::copy_from_slice(&meta),
                             data: Bytes::copy_from_slice(&data),
                         });
+                        let key = own_text(&key);
+                        let answer = self.state.remembered.keep(&key, answer);
                         let effects = &mut self.state.topic_or_new(&topic).effects;
                         let effects = effects.entry(own_name(group)).or_default();
-                        effects.restore(own_text(&key), answer, until);
+                        effects.restore(key, answer, until);
                     }
                 }
                 Record::Waiting { ids } => waiting = ids,

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::GroupKey;
 use super::aside::Aside;
+use super::remembered::Room;
 use super::topic::{Stored, TopicState};
 use crate::body::Body;
 use crate::log::segment::Segment;
@@ -39,6 +40,8 @@ pub(crate) struct State {
     many: usize,
     /// What is kept aside until it is due.
     pub(crate) aside: Aside,
+    /// How much is remembered of what happens once.
+    pub(crate) remembered: Room,
     /// The newest position the engine gave in any topic. Time never goes back behind it.
     pub(crate) newest: Position,
     /// Bytes of bodies in memory.
@@ -86,6 +89,7 @@ impl State {
             passing: Vec::new(),
             many: MANY,
             aside: Aside::default(),
+            remembered: Room::default(),
             newest: Position::ZERO,
             memory: 0,
             limit,
@@ -296,6 +300,20 @@ impl State {
         }
         after.garbage.extend(body);
         self.release(place.segment);
+    }
+
+    /// Forgets what happened once, and is over.
+    pub(crate) fn forget(&mut self, unix_ms: u64) {
+        if self.remembered.is_empty() {
+            return;
+        }
+        for topic in self.topics.values_mut() {
+            topic.keys.forget(unix_ms);
+            topic.effects.retain(|_, effects| {
+                effects.forget(unix_ms);
+                !effects.is_empty()
+            });
+        }
     }
 
     /// Drops inboxes that expired, and topics that came to nothing.

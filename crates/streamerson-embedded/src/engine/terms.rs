@@ -11,14 +11,12 @@ use streamerson_core::{Append, Error, Name, Once, Position, Result, Topic};
 use super::GroupKey;
 use super::cold::Place;
 use super::op::Pending;
+use super::remembered::Kept;
 use super::state::{After, State};
 use super::topic::Stored;
 use crate::body::Body;
 use crate::log::encode::Encoder;
 use crate::log::record::Record;
-
-/// Keys remembered per topic, and per group: each takes memory, and a line in every checkpoint.
-const KEYS: usize = 1_000_000;
 
 /// When, and how often, an entry is to appear.
 #[derive(Debug)]
@@ -117,9 +115,9 @@ pub(crate) fn place(state: &mut State, entry: &mut Pending, unix_ms: u64) -> Res
         let keys = state.topic(topic).map(|topic| &topic.keys);
         if let Some(first) = keys.and_then(|keys| keys.recall(&once.key, unix_ms)) {
             terms.way = Way::Repeats;
-            return Ok(*first);
+            return Ok(first.of);
         }
-        check_room(keys, topic, unix_ms)?;
+        state.remembered.check(&once.key, &Position::ZERO)?;
     }
     let (way, position) = match (terms.kept_as, terms.due) {
         (Some(id), _) if !state.aside.has(id) => return Err(removed(topic)),
@@ -133,6 +131,7 @@ pub(crate) fn place(state: &mut State, entry: &mut Pending, unix_ms: u64) -> Res
     terms.way = way;
     if let Some(once) = &terms.once {
         terms.until = until(once, unix_ms);
+        let position = state.remembered.keep(&once.key, position);
         let keys = &mut state.topic_or_new(topic).keys;
         keys.remember(once, position, unix_ms);
     }
@@ -150,14 +149,8 @@ pub(crate) fn undo(state: &mut State, entry: &Pending) {
     if let (Some(once), false) = (&terms.once, terms.way == Way::Repeats)
         && let Some(topic) = state.topic_mut(&entry.topic)
     {
-        forget(&mut topic.keys, &once.key, Position::ZERO);
+        topic.keys.remove(&once.key);
     }
-}
-
-/// Forgets one key: as if its time were over.
-fn forget<T>(keys: &mut Remembered<T>, key: &ByteString, of: T) {
-    keys.restore(key.clone(), of, 0);
-    keys.forget(0);
 }
 
 /// Writes an entry that does not simply stand in its topic, and answers where.
@@ -242,13 +235,14 @@ impl Effect {
             .topic(&key.topic)
             .and_then(|topic| topic.effects.get(&key.group));
         if let Some(first) = effects.and_then(|effects| effects.recall(&self.once.key, unix_ms)) {
-            repeat(outputs, first.as_ref());
+            repeat(outputs, first.of.as_ref());
             return Ok(());
         }
-        check_room(effects, &key.topic, unix_ms)?;
+        let answer = answer(outputs);
+        state.remembered.check(&self.once.key, &answer)?;
         self.first = true;
         self.until = until(&self.once, unix_ms);
-        let answer = answer(outputs);
+        let answer = state.remembered.keep(&self.once.key, answer);
         let effects = effects_of(state, &key.topic, &key.group);
         effects.remember(&self.once, answer, unix_ms);
         Ok(())
@@ -257,11 +251,7 @@ impl Effect {
     /// Puts back what [`Effect::decide`] remembered.
     pub(crate) fn undo(&self, state: &mut State, key: &GroupKey) {
         if self.first {
-            forget(
-                effects_of(state, &key.topic, &key.group),
-                &self.once.key,
-                None,
-            );
+            effects_of(state, &key.topic, &key.group).remove(&self.once.key);
         }
     }
 
@@ -291,7 +281,7 @@ fn effects_of<'a>(
     state: &'a mut State,
     topic: &Topic,
     group: &Name,
-) -> &'a mut Remembered<Option<Answer>> {
+) -> &'a mut Remembered<Kept<Option<Answer>>> {
     let topic = state.topic_or_new(topic);
     topic.effects.entry(group.clone()).or_default()
 }
@@ -322,19 +312,6 @@ fn repeat(outputs: &mut Vec<Pending>, first: Option<&Answer>) {
 
 fn until(once: &Once, unix_ms: u64) -> u64 {
     unix_ms.saturating_add(millis(once.keep))
-}
-
-fn check_room<T>(keys: Option<&Remembered<T>>, topic: &Topic, unix_ms: u64) -> Result<()> {
-    let oldest = |keys: &Remembered<T>| keys.iter().next().map(|(_, _, until)| until);
-    match keys.filter(|keys| keys.len() >= KEYS) {
-        Some(keys) if oldest(keys).is_some_and(|until| until > unix_ms) => Err(Error::unavailable(
-            "too-many-once-keys",
-            format!(
-                "{KEYS} keys of what happens once are remembered in {topic} already: keep them for less long"
-            ),
-        )),
-        _ => Ok(()),
-    }
 }
 
 fn removed(topic: &Topic) -> Error {

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::Want;
 use super::cold::{Cold, Place};
+use super::remembered::Kept;
 use crate::body::Body;
 
 /// Memory taken by an entry beside its fields.
@@ -62,9 +63,9 @@ pub(crate) struct TopicState {
     /// Who owns what of it. In memory: after a restart all is free. Only epochs are in the log.
     pub(crate) leases: LeaseTable,
     /// What was stored once, and where.
-    pub(crate) keys: Remembered<Position>,
+    pub(crate) keys: Remembered<Kept<Position>>,
     /// What each group has done once, and what was answered.
-    pub(crate) effects: BTreeMap<Name, Remembered<Option<Answer>>>,
+    pub(crate) effects: BTreeMap<Name, Remembered<Kept<Option<Answer>>>>,
 }
 
 /// An entry with its body.
