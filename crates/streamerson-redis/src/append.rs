@@ -9,7 +9,7 @@ use crate::error;
 use crate::keys::Keys;
 use crate::output::{self, Topics};
 use crate::script;
-use crate::wire::Request;
+use crate::wire::{Item, Request};
 
 /// How many replies an inbox holds, about; the oldest go first.
 pub(crate) const INBOX_BOUND: u64 = 10_000;
@@ -65,7 +65,7 @@ async fn append_on_terms(broker: &RedisBroker, batch: &[Append]) -> Vec<Result<P
             .collect();
     }
     let mut stored = match call_script(broker, &allowed).await {
-        Ok(positions) => positions.into_iter().map(Ok).collect(),
+        Ok(results) => results,
         Err(error) => vec![Err(error); allowed.len()],
     }
     .into_iter();
@@ -78,7 +78,7 @@ async fn append_on_terms(broker: &RedisBroker, batch: &[Append]) -> Vec<Result<P
     checks.into_iter().map(merge).collect()
 }
 
-async fn call_script(broker: &RedisBroker, batch: &[&Append]) -> Result<Vec<Position>> {
+async fn call_script(broker: &RedisBroker, batch: &[&Append]) -> Result<Vec<Result<Position>>> {
     let topics = Topics::of(batch.iter().copied(), 1);
     let arguments = batch.iter().map(|append| output::arguments(append)).sum();
     let bytes: usize = batch.iter().map(|append| output::size(append)).sum();
@@ -91,10 +91,15 @@ async fn call_script(broker: &RedisBroker, batch: &[&Append]) -> Result<Vec<Posi
     }
     let answer = broker.commands().run(&script::APPEND, call).await?;
     let about = format_args!("appending to topic {}", batch[0].topic).to_string();
-    let mut walk = answer.into_walk(about)?;
+    let mut walk = answer.into_walk(&about)?;
     let count = walk.list()?;
-    let positions = (0..count).map(|_| Ok(entry::position(&walk.text()?)?));
-    positions.collect()
+    let results = (0..count).map(|_| match walk.item()? {
+        Item::Text(id) => Ok(Ok(entry::position(&id)?)),
+        // The port of the embedded broker refuses one by one.
+        Item::Error(refusal) => Ok(Err(error::refused(&refusal, &about))),
+        _ => Err(error::unexpected("the append script")),
+    });
+    results.collect()
 }
 
 /// The pipeline, and how many commands are in it: one XADD per message, then one PEXPIRE per inbox.

@@ -18,11 +18,25 @@ async fn leases_that_nobody_holds_take_no_room() {
         let (brief, released) = (name(&format!("brief-{n}")), name(&format!("released-{n}")));
         let brief = broker.acquire(&orders, &brief, &ada, Duration::from_millis(1));
         brief.await.unwrap();
-        broker.acquire(&orders, &released, &ada, LONG).await.unwrap();
+        broker
+            .acquire(&orders, &released, &ada, LONG)
+            .await
+            .unwrap();
         assert!(broker.release(&orders, &released, &ada).await.unwrap());
     }
-    eventually(async || broker.leases(&orders).await.unwrap().is_empty().then_some(())).await;
-    broker.acquire(&orders, &name("seat"), &ada, LONG).await.unwrap();
+    eventually(async || {
+        broker
+            .leases(&orders)
+            .await
+            .unwrap()
+            .is_empty()
+            .then_some(())
+    })
+    .await;
+    broker
+        .acquire(&orders, &name("seat"), &ada, LONG)
+        .await
+        .unwrap();
     let stored = server.cli(&["HKEYS", "test:{orders}:leases"]);
     let mut stored: Vec<&str> = stored.lines().collect();
     stored.sort_unstable();

@@ -10,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde_json::Value;
 use streamerson_core::{
-    Append, Broker, Durability, Membership, Message, Name, Receipt, Settlement, Start, Topic,
+    Append, Broker, Durability, Membership, Message, Name, Once, Receipt, Settlement, Start, Topic,
 };
 use streamerson_embedded::port::Port;
 use streamerson_embedded::{EmbeddedBroker, Options};
@@ -340,11 +340,18 @@ async fn redis_has_the_keys_of_the_vectors() {
 
 /// The embedded broker and its port; ended with the runtime of the test.
 async fn port(namespace: &str) -> (SocketAddr, EmbeddedBroker, tempfile::TempDir) {
-    let folder = tempfile::tempdir().expect("a folder for temporary files");
     let options = Options {
         durability: Durability::Os,
         ..Options::default()
     };
+    port_with(namespace, options).await
+}
+
+async fn port_with(
+    namespace: &str,
+    options: Options,
+) -> (SocketAddr, EmbeddedBroker, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
     let broker = EmbeddedBroker::open(folder.path(), options).expect("a data directory");
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let port = Port::bind(loopback, broker.clone(), name(namespace)).expect("a free port");
@@ -384,4 +391,31 @@ async fn the_embedded_port_has_the_keys_of_the_vectors() {
         let mut plain = Plain::connect(address).await;
         keys_are_what_the_vectors_say(address, &mut plain, Some(namespace)).await;
     }
+}
+
+#[tokio::test]
+async fn a_batch_that_the_port_stores_in_part_is_answered_one_by_one() {
+    let options = Options {
+        durability: Durability::Memory,
+        memory_bytes: 64 << 10,
+        ..Options::default()
+    };
+    let (address, embedded, _folder) = port_with("wire", options).await;
+    let broker = RedisBroker::connect(&format!("redis://{address}"), name("wire")).await;
+    let broker = broker.expect("a server that answers");
+    let orders = topic("orders");
+    let once = |key: &'static str, size: usize| {
+        let message = Message::new("test", vec![b'x'; size]);
+        Append::new(orders.clone(), message).once(Once::new(key, Duration::from_secs(60)))
+    };
+    let batch = vec![once("a", 1), once("b", 100 << 10), once("c", 1)];
+    let stored = broker.append(batch).await;
+    let codes: Vec<_> = stored
+        .iter()
+        .map(|stored| stored.as_ref().map_err(streamerson_core::Error::code))
+        .map(|stored| stored.err())
+        .collect();
+    assert_eq!(codes, [None, Some("broker-out-of-memory"), None]);
+    assert!(stored[0].as_ref().unwrap() < stored[2].as_ref().unwrap());
+    assert_eq!(embedded.stats(&orders).await.expect("stats").length, 2);
 }

@@ -460,6 +460,47 @@ async fn messages_are_appended_on_terms() {
     assert_eq!(both.line("ZCARD shop:{a}:later").await, Value::Integer(0));
 }
 
+/// Redis refuses before it writes. The port decides one by one, and says so.
+#[tokio::test]
+async fn what_is_done_in_part_is_answered_one_by_one() {
+    let mut both = Both::start().await;
+    both.delivered(3, "ada").await;
+    let long = "k".repeat(513);
+    let refused = |answer: &Value| answer.text().contains("invalid-once-key");
+
+    let output = |key| ["1", "2", "i", "t", "", "", "", "data", "", key, "60000"];
+    let append = [
+        &["EVAL", APPEND, "1", "shop:{b}"][..],
+        &output("a"),
+        &output(&long),
+    ]
+    .concat();
+    let answers = both.ours.call(&append).await.list();
+    assert!(
+        !answers[0].is_error() && refused(&answers[1]),
+        "{answers:?}"
+    );
+    let append = ["EVAL", APPEND, "1", "shop:{b}"];
+    let answer = both
+        .ours
+        .call(&[&append[..], &output(&long)].concat())
+        .await;
+    assert!(answer.is_error() && refused(&answer), "{answer:?}");
+    assert_eq!(both.ours.line("XLEN shop:{b}").await, Value::Integer(1));
+
+    let settle = [&["EVAL", SETTLE, "2", A, DELAY], &HEAD[..]].concat();
+    let effect = ["E", "2-1", &long, "60000", "0"];
+    let mixed = [&settle[..], &["C", "1-1", "0"], &effect, &["C", "3-1", "0"]].concat();
+    let answers = both.ours.call(&mixed).await.list();
+    assert_eq!(
+        (&answers[0], &answers[2]),
+        (&Value::Integer(1), &Value::Integer(1))
+    );
+    assert!(refused(&answers[1]), "{answers:?}");
+    let answer = both.ours.call(&[&settle[..], &effect].concat()).await;
+    assert!(answer.is_error() && refused(&answer), "{answer:?}");
+}
+
 #[tokio::test]
 async fn an_entry_is_taken_out_once() {
     let mut both = Both::start().await;

@@ -19,7 +19,7 @@ use crate::counts::Counts;
 use crate::error;
 use crate::keys::Keys;
 use crate::script;
-use crate::wire::{Malformed, Request};
+use crate::wire::{Item, Malformed, Request};
 
 /// Signs of life in one call of the script.
 const MOST_EXTENDED: usize = 256;
@@ -129,9 +129,12 @@ impl RedisSettler {
             if walk.list()? != settlements.len() {
                 return Err(Malformed);
             }
-            let results = settlements.iter().map(|settlement| match walk.number()? {
-                0 => Ok(Err(self.fenced(settlement))),
-                _ => Ok(Ok(())),
+            let results = settlements.iter().map(|settlement| match walk.item()? {
+                Item::Number(0) => Ok(Err(self.fenced(settlement))),
+                Item::Number(_) => Ok(Ok(())),
+                // The port of the embedded broker refuses one by one.
+                Item::Error(refusal) => Ok(Err(error::refused(&refusal, &self.seat.about))),
+                _ => Err(Malformed),
             });
             results.collect()
         };

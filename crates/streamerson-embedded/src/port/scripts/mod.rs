@@ -24,6 +24,7 @@ use super::arguments::Arguments;
 use super::commands::Answer;
 use super::failure::Failure;
 use super::keys::Keys;
+use super::reply::Reply;
 use super::session::Session;
 use crate::engine::GroupKey;
 
@@ -130,6 +131,25 @@ impl Call {
         let group = self.arguments.name()?;
         let member = self.arguments.name()?;
         Ok((GroupKey { topic, group }, member))
+    }
+}
+
+/// The answers to a batch. Where nothing was done, the refusal is the answer, as that of Redis, which refuses before it writes. Else
+/// each refusal stands in its place: who takes it for that of the whole batch would do the rest again.
+fn one_by_one(answers: Vec<Result<Reply, Failure>>) -> Answer {
+    let is_refused = !answers.is_empty() && answers.iter().all(Result::is_err);
+    let mut refusals = answers.iter().filter_map(|answer| answer.as_ref().err());
+    let lost = refusals.clone().find(|refusal| **refusal == Failure::LOST);
+    match lost.or_else(|| refusals.next().filter(|_| is_refused)) {
+        Some(refusal) => Err(refusal.clone()),
+        None => {
+            let answers = answers.into_iter();
+            Ok(Reply::List(
+                answers
+                    .map(|it| it.unwrap_or_else(Failure::reply))
+                    .collect(),
+            ))
+        }
     }
 }
 

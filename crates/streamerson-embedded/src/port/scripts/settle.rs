@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use streamerson_core::{Append, ErrorKind, Once, Outcome, Receipt, Settlement};
+use streamerson_core::{Append, Error, ErrorKind, Once, Outcome, Receipt, Settlement};
 
-use super::Call;
 use super::outputs::Outputs;
+use super::{Call, one_by_one};
 use crate::port::arguments::Arguments;
 use crate::port::commands::{Answer, no_key_or_group};
 use crate::port::failure::Failure;
@@ -31,16 +31,13 @@ pub(super) async fn run(session: &Session, mut call: Call) -> Answer {
     engine.check_fence(&key.topic, &member, fence.as_ref())?;
     let known = engine.with_group(&key, |_, _| ());
     known.map_err(|error| no_key_or_group(session, &key, error))?;
-    let mut answers = Vec::with_capacity(batch.len());
     let settled = engine.settle_fenced(&key, &member, fence.as_ref(), batch);
-    for result in settled.await {
-        match result {
-            Ok(()) => answers.push(Reply::Integer(1)),
-            Err(error) if error.kind() == ErrorKind::Fenced => answers.push(Reply::Integer(0)),
-            Err(error) => return Err(no_key_or_group(session, &key, error)),
-        }
-    }
-    Ok(Reply::List(answers))
+    let answer = |settled: Result<(), Error>| match settled {
+        Ok(()) => Ok(Reply::Integer(1)),
+        Err(error) if error.kind() == ErrorKind::Fenced => Ok(Reply::Integer(0)),
+        Err(error) => Err(no_key_or_group(session, &key, error)),
+    };
+    one_by_one(settled.await.into_iter().map(answer).collect())
 }
 
 fn settlement(arguments: &mut Arguments, outputs: &Outputs) -> Result<Settlement, Failure> {
