@@ -4,16 +4,23 @@
 //! else has a seat in the group, and whether the lease of a partition could be had. So nobody leads, and nothing but leases
 //! has to be stored:
 //!
-//! * `n` partitions over `m` seats: each member serves `n / m`, and the first `n % m` members by name one more.
+//! * `n` partitions over `m` members: each serves `n / m`, and the first `n % m` by name one more.
 //! * Who has more than its share drains what is too much: takes nothing new, ends what runs, settles; then it releases the
 //!   lease. Who has less asks for every partition it does not have, until it has its share.
 //! * A member that does not renew, because it died or sleeps, loses its seat and its partitions after one lease. By its own
 //!   clock it stops before that, because it counts from when it asked.
+//! * A member that was silent for two signs of life is probably dead, though it has a seat. It has no share, and until it
+//!   is heard again or its seat is gone, what matters is that every partition is served, not by whom: nobody drains,
+//!   because whoever would get the partition may be dead too; and whoever has its share follows the leases of the others, and
+//!   takes what ran out, a moment after those that have less.
 
 use std::collections::BTreeMap;
 
 use crate::Name;
 use crate::time::Millis;
+
+/// The longest time between two looks at who has a seat.
+const LOOK: Millis = 500;
 
 /// What a member does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,9 +82,13 @@ pub struct Ownership {
     owned: BTreeMap<u32, Owned>,
     members: Vec<Name>,
     share: usize,
+    /// Somebody who has a seat was not heard of for two beats.
+    silence: bool,
     leaving: Leaving,
     attend_at: Millis,
     hunt: Hunt,
+    /// When the leases of others end, as far as they were asked for.
+    ends: BTreeMap<u32, Millis>,
 }
 
 #[derive(Debug, Clone)]
@@ -126,6 +137,7 @@ impl Ownership {
             lease,
             owned: BTreeMap::new(),
             share: 0,
+            silence: false,
             leaving: Leaving::Not,
             attend_at: 0,
             hunt: Hunt {
@@ -135,6 +147,7 @@ impl Ownership {
                 at: 0,
                 soonest: Millis::MAX,
             },
+            ends: BTreeMap::new(),
         }
     }
 
@@ -145,7 +158,7 @@ impl Ownership {
             return Some(Step::Stop(partition));
         }
         if self.leaving == Leaving::Not && self.attend_at <= now {
-            self.attend_at = now + self.beat();
+            self.attend_at = now + self.look();
             return Some(Step::Attend);
         }
         let beat = self.beat();
@@ -158,16 +171,18 @@ impl Ownership {
         }
         if let Some(partition) = self.first(|owned| owned.state == State::Drained) {
             self.owned.remove(&partition);
+            // It is for somebody else.
+            self.ends.insert(partition, now + beat);
             return Some(Step::Release(partition));
         }
-        if self.serving() > self.share {
+        if self.serving() > self.share && (!self.silence || self.leaving != Leaving::Not) {
             return self.drain_last();
         }
         if self.leaving == Leaving::Draining && self.owned.is_empty() {
             self.leaving = Leaving::Left;
             return Some(Step::Leave);
         }
-        self.hunt(now)
+        self.hunt(now).or_else(|| self.follow(now))
     }
 
     /// When [`Ownership::next`] has something to do again, if nothing is reported before; `None`: never.
@@ -181,12 +196,17 @@ impl Ownership {
             .map(|owned| owned.renew_at.min(owned.until));
         let attend = (self.leaving == Leaving::Not).then_some(self.attend_at);
         let hunt = self.wants_more().then_some(self.hunt.at);
-        renewals.chain(attend).chain(hunt).min()
+        let follow = self.followed().map(|(at, _)| at);
+        renewals.chain(attend).chain(hunt).chain(follow).min()
     }
 
     /// The seat was renewed, with a request made at `asked`; these are all that are taken, with what remains of their time.
     pub fn attended(&mut self, asked: Millis, now: Millis, seats: &[(Name, Millis)]) {
-        let mut members: Vec<Name> = seats.iter().map(|(member, _)| member.clone()).collect();
+        let others = || seats.iter().filter(|(member, _)| *member != self.me);
+        let heard = |remaining: Millis| remaining + 2 * self.beat() >= self.lease;
+        let heard_of = others().filter(|(_, remaining)| heard(*remaining));
+        let mut members: Vec<Name> = heard_of.map(|(member, _)| member.clone()).collect();
+        self.silence = members.len() < others().count();
         members.push(self.me.clone());
         members.sort();
         members.dedup();
@@ -200,10 +220,10 @@ impl Ownership {
             self.members = members;
             self.hunt_anew(now);
         }
-        // Whoever dies is missed at once when its time ends, not with the next beat.
+        // Whoever dies is missed at once when its time ends, not with the next look.
         let others = seats.iter().filter(|(member, _)| *member != self.me);
         let soonest = others.map(|(_, remaining)| now + remaining + 1).min();
-        self.attend_at = soonest.unwrap_or(Millis::MAX).min(asked + self.beat());
+        self.attend_at = soonest.unwrap_or(Millis::MAX).min(asked + self.look());
     }
 
     /// The seat could not be renewed.
@@ -214,7 +234,9 @@ impl Ownership {
     /// The lease of `partition` is this member's, at `epoch`; it was asked for at `asked`.
     pub fn granted(&mut self, partition: u32, epoch: u64, asked: Millis, now: Millis) -> Change {
         let (until, renew_at) = (asked + self.lease, asked + self.beat());
-        let fits = self.wants_more() && until > now;
+        let wanted = self.wants_more() || self.follows();
+        let fits = wanted && until > now;
+        self.ends.remove(&partition);
         let Some(owned) = self.owned.get_mut(&partition) else {
             // Not wanted any more by the time it came: it is given back.
             let state = if fits { State::Serving } else { State::Drained };
@@ -245,12 +267,14 @@ impl Ownership {
 
     /// The lease of `partition` is somebody else's, for `remaining` more ms.
     pub fn refused(&mut self, partition: u32, remaining: Millis, now: Millis) -> Change {
+        let end = now + remaining + 1;
+        self.ends.insert(partition, end);
         if self.owned.remove(&partition).is_some() {
             self.hunt_anew(now);
             return Change::Lost;
         }
         // Whoever dies is followed at once when its time ends.
-        self.hunt.soonest = self.hunt.soonest.min(now + remaining + 1);
+        self.hunt.soonest = self.hunt.soonest.min(end);
         if self.hunt.seen == 0 {
             self.hunt.at = self.hunt.at.min(self.hunt.soonest);
         }
@@ -281,7 +305,7 @@ impl Ownership {
         serving.map(|(partition, owned)| (*partition, owned.epoch))
     }
 
-    /// The members that have a seat, by name.
+    /// The members that have a seat and were heard of lately, by name.
     pub fn members(&self) -> &[Name] {
         &self.members
     }
@@ -291,12 +315,28 @@ impl Ownership {
         (self.lease / 5).max(1)
     }
 
+    /// How often to look who has a seat. More often than signs of life are due where leases are long: a broker that sees
+    /// connections close frees what the dead had, and tells nobody.
+    fn look(&self) -> Millis {
+        self.beat().min(LOOK)
+    }
+
+    /// How long who has its share leaves what ran out to those that have less.
+    fn courtesy(&self) -> Millis {
+        self.beat() / 4
+    }
+
     fn serving(&self) -> usize {
         self.served().count()
     }
 
     fn wants_more(&self) -> bool {
         self.leaving == Leaving::Not && self.serving() < self.share
+    }
+
+    /// Whether it takes, beyond its share, what may be nobody's.
+    fn follows(&self) -> bool {
+        self.leaving == Leaving::Not && self.silence && !self.wants_more()
     }
 
     fn first(&self, is: impl Fn(&Owned) -> bool) -> Option<u32> {
@@ -330,6 +370,24 @@ impl Ownership {
         }
         self.rest(now);
         None
+    }
+
+    /// Asks for the partition of another when its lease has run out.
+    fn follow(&mut self, now: Millis) -> Option<Step> {
+        let (_, partition) = self.followed().filter(|(at, _)| *at <= now)?;
+        // Asked again sooner than that only if this is answered.
+        self.ends.insert(partition, now + self.beat());
+        Some(Step::Acquire(partition))
+    }
+
+    /// When to ask for which partition next.
+    fn followed(&self) -> Option<(Millis, u32)> {
+        let others = (0..self.partitions).filter(|partition| !self.owned.contains_key(partition));
+        let at = |partition| match self.ends.get(&partition) {
+            Some(end) => (end + self.courtesy(), partition),
+            None => (0, partition),
+        };
+        self.follows().then(|| others.map(at).min())?
     }
 
     /// Pauses between two rounds: what others drain is free soon, so the first pauses are short.
@@ -490,6 +548,39 @@ mod tests {
         members.remove(0);
         run(&mut members, &mut table, now, now + LEASE + 20);
         assert_eq!(shares(&members), [5]);
+    }
+
+    #[test]
+    fn the_seats_of_the_dead_do_not_keep_a_partition_from_the_living() {
+        let mut table = Table::new(1);
+        let mut members: Vec<Member> = (0..4).map(|who| Member::new(who, 1)).collect();
+        let mut now = run(&mut members, &mut table, 0, LEASE);
+        assert_eq!(shares(&members), [1, 0, 0, 0]);
+        // Those who would be next die shortly before the lease of the first ends.
+        members.remove(0);
+        let end = table.partitions[0].2;
+        for ago in [LEASE / 5, 50] {
+            now = run(&mut members, &mut table, now, end - ago);
+            members.remove(0);
+        }
+        run(&mut members, &mut table, now, end + LEASE / 20 + 10);
+        assert_eq!(shares(&members), [1]);
+    }
+
+    #[test]
+    fn nobody_gives_a_partition_up_while_a_member_is_silent() {
+        let mut ownership = Ownership::new(name(0), 2, LEASE);
+        ownership.next(0);
+        ownership.attended(0, 0, &[]);
+        for partition in 0..2 {
+            assert_eq!(ownership.next(0), Some(Step::Acquire(partition)));
+            ownership.granted(partition, 1, 0, 0);
+        }
+        let seats = |silent| [(name(1), LEASE), (name(2), LEASE - silent)];
+        ownership.attended(0, 0, &seats(2 * LEASE / 5 + 1));
+        assert_eq!(ownership.next(0), None);
+        ownership.attended(0, 0, &seats(2 * LEASE / 5));
+        assert_eq!(ownership.next(0), Some(Step::Drain(1)));
     }
 
     #[test]

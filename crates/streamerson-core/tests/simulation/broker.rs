@@ -153,6 +153,12 @@ impl Broker {
             .release(&self.owner, member, now);
     }
 
+    /// Whether a partition has an owner, as far as anybody can know.
+    pub fn is_owned(&self, number: u32, now: Millis) -> bool {
+        let part = &self.parts[number as usize];
+        !self.ordered || part.owner.find(&self.owner, now).is_some()
+    }
+
     /// Joins. An owner is alone: what others held is for it.
     pub fn join(&mut self, number: u32, actor: Actor<'_>, now: Millis) -> Result<(), Fenced> {
         self.check(number, actor, now)?;

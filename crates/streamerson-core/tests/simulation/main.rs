@@ -4,7 +4,8 @@
 //! A [`world`] holds a broker of the pure rules, [`member`]s that decide as workers do, a producer that sends things twice, and
 //! faults: members that crash, sleep for longer than their lease, join and leave; a broker that restarts; calls that get
 //! lost. The [`oracle`] checks: every message that was stored ends in one effect or one dead letter; the effects of a key
-//! come in its order; of each epoch one member settles, and none after a later one; all is done soon after the last fault.
+//! come in its order; of each epoch one member settles, and none after a later one; no partition is nobody's for long while
+//! somebody is here; all is done soon after the last fault.
 //!
 //! Time and chance are simulated, so that a seed always tells the same story. `SIMULATION_SEED=17` prints that of seed 17.
 

@@ -121,6 +121,11 @@ impl Member {
         wake.min(self.look_at).max(now + 1)
     }
 
+    /// Whether it would take a partition.
+    pub fn is_here(&self) -> bool {
+        self.asleep.is_none() && !self.leaving
+    }
+
     pub fn sleep(&mut self, until: Millis) {
         self.asleep = Some(until);
     }

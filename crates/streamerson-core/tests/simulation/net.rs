@@ -34,6 +34,11 @@ impl Net {
         self.oracle.note(self.now, what);
     }
 
+    /// Whether calls arrive, and answers too.
+    pub fn is_calm(&self) -> bool {
+        self.now >= self.down_until && self.now >= self.flaky_until
+    }
+
     /// Calls the broker.
     pub fn call<T>(
         &mut self,

@@ -16,6 +16,10 @@ const LEASE: Millis = 1000;
 /// Faults happen until then.
 const PEACE: Millis = 12_000;
 
+/// So long a partition may be nobody's while somebody is here: it was released for somebody who died, and was silent for
+/// two fifths of a lease, which the others see a fifth later.
+const ORPHANED: Millis = LEASE * 7 / 10;
+
 /// So long after the last fault everything must be done.
 const PATIENCE: Millis = 120_000;
 
@@ -47,6 +51,8 @@ struct World {
     returns: Vec<Millis>,
     producer: Producer,
     peace: bool,
+    /// Until when each partition had an owner, or nobody could be one.
+    owned: Vec<Millis>,
 }
 
 /// Sends the messages of each key one after the other, and some of them again.
@@ -121,6 +127,7 @@ impl World {
             returns: Vec::new(),
             producer,
             peace: false,
+            owned: vec![0; partitions as usize],
         };
         (0..members).for_each(|_| world.be_born());
         world
@@ -147,6 +154,7 @@ impl World {
             self.fault();
             self.produce();
             self.step();
+            self.look_for_orphans();
         }
     }
 
@@ -177,6 +185,22 @@ impl World {
                 self.crash(id);
             } else if member.gone {
                 self.members.remove(&id);
+            }
+        }
+    }
+
+    /// A partition that is nobody's has an owner soon, if only somebody is here.
+    fn look_for_orphans(&mut self) {
+        let now = self.net.now;
+        let anybody = self.net.is_calm() && self.members.values().any(Member::is_here);
+        for (number, owned) in (0..).zip(&mut self.owned) {
+            if !anybody || self.net.broker.is_owned(number, now) {
+                *owned = now;
+            }
+            let lasted = now - *owned;
+            if lasted > ORPHANED {
+                let wrong = format!("partition {number} was nobody's for {lasted} ms");
+                self.net.oracle.fail(wrong);
             }
         }
     }
