@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use streamerson::Client;
+use streamerson_core::{Broker, Name};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,8 @@ use crate::output::message;
 
 /// How often somebody is looked for who has work in hand: workers do not call when they get some.
 const LOOK: Duration = Duration::from_millis(5);
+/// How long the broker may take to say who owns what: it may be away.
+const ASK: Duration = Duration::from_millis(100);
 
 /// Where faults are injected.
 pub(crate) struct Injector<'a> {
@@ -33,6 +36,7 @@ pub(crate) struct Injector<'a> {
     pub(crate) posts: &'a [Post],
     pub(crate) hiring: &'a Hiring,
     pub(crate) client: &'a Client,
+    pub(crate) broker: &'a dyn Broker,
     pub(crate) kills: AtomicUsize,
     pub(crate) episodes: AtomicUsize,
 }
@@ -65,9 +69,29 @@ impl Injector<'_> {
             let Some(victim) = candidates.choose(&mut chance) else {
                 continue;
             };
-            kills.push(victim.kill().await?);
+            let owners = self.owners().await;
+            let mut kill = victim.kill().await?;
+            if let Some(name) = victim.name(kill.worker) {
+                let own = owners.into_iter().filter(|(_, owner)| *owner == name);
+                kill.owned = own.map(|(stream, _)| stream).collect();
+            }
+            kills.push(kill);
             self.kills.store(kills.len(), Ordering::Relaxed);
         }
+    }
+
+    /// Who owns which partition, as far as the broker says so at once: partitions are told by the numbers of their streams.
+    async fn owners(&self) -> Vec<(u32, Name)> {
+        let streams = self.names.streams().unwrap_or_default();
+        let lease = self.names.owner();
+        let asked = streams.iter().map(async |(stream, topic)| {
+            let leases = timeout(ASK, self.broker.leases(topic)).await.ok()?.ok()?;
+            let mut leases = leases.into_iter();
+            let owner = leases.find(|held| held.name.as_str() == lease)?;
+            Some((*stream, owner.holder))
+        });
+        let owners = futures::future::join_all(asked).await;
+        owners.into_iter().flatten().collect()
     }
 
     /// Lets one episode follow the other until `stop`; what began ends in order. Answers when they were, and what was sent.

@@ -4,11 +4,15 @@ use std::collections::HashMap;
 use std::str::FromStr;
 use std::time::Duration;
 
+use streamerson_core::Name;
+
 use super::record::{Handling, Place};
 
 /// One line of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Line {
+    /// It is about to serve, under this name.
+    Named(Name),
     /// A handler began.
     Began { at: Duration, place: Place },
     /// It ended.
@@ -20,6 +24,7 @@ pub(crate) enum Line {
 impl std::fmt::Display for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Line::Named(name) => write!(f, "named {name}"),
             Line::Began { at, place } => write!(f, "began {} {place}", at.as_micros()),
             Line::Ended { at, place } => write!(f, "ended {} {place}", at.as_micros()),
             Line::Fenced(count) => write!(f, "fenced {count}"),
@@ -34,6 +39,10 @@ impl FromStr for Line {
         let mut words = text.split(' ');
         let mut word = || words.next().ok_or(());
         let kind = word()?;
+        if kind == "named" {
+            let name = Name::new(word()?.to_owned()).map_err(drop)?;
+            return Ok(Line::Named(name));
+        }
         let number: u64 = word()?.parse().map_err(drop)?;
         if kind == "fenced" {
             return Ok(Line::Fenced(number));
@@ -59,11 +68,15 @@ pub(crate) struct Journal {
     /// Handlings that did not end yet, by worker.
     in_hand: HashMap<u32, HashMap<Place, usize>>,
     fenced: HashMap<u32, u64>,
+    names: HashMap<u32, Name>,
 }
 
 impl Journal {
     pub(crate) fn note(&mut self, worker: u32, line: Line) {
         match line {
+            Line::Named(name) => {
+                self.names.insert(worker, name);
+            }
             Line::Began { at, place } => {
                 let hand = self.in_hand.entry(worker).or_default();
                 hand.insert(place, self.handlings.len());
@@ -90,6 +103,11 @@ impl Journal {
     /// How many messages `worker` has in its handlers.
     pub(crate) fn holding(&self, worker: u32) -> usize {
         self.in_hand.get(&worker).map_or(0, HashMap::len)
+    }
+
+    /// The name of `worker` in its groups, if it said it.
+    pub(crate) fn name(&self, worker: u32) -> Option<Name> {
+        self.names.get(&worker).cloned()
     }
 
     /// The worker is gone.
@@ -121,6 +139,7 @@ mod tests {
     #[test]
     fn lines_read_as_they_are_written() {
         for line in [
+            Line::Named(Name::new("w-7").unwrap()),
             Line::Began {
                 at: AT,
                 place: place(),
@@ -131,10 +150,11 @@ mod tests {
             },
             Line::Fenced(7),
         ] {
-            assert_eq!(line.to_string().parse(), Ok(line));
+            assert_eq!(line.to_string().parse().as_ref(), Ok(&line));
         }
         for cut_short in [
             "",
+            "named",
             "began",
             "began 12",
             "began x 0:1-1",

@@ -131,12 +131,14 @@ pub(crate) struct Handling {
 }
 
 /// The end of a worker.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Kill {
     pub(crate) worker: u32,
     pub(crate) at: Duration,
     /// Messages in its handlers at that moment.
     pub(crate) holding: usize,
+    /// The partitions that were its own just before, says the broker, by the numbers of their streams.
+    pub(crate) owned: Vec<u32>,
 }
 
 /// A fault from its beginning to its end.

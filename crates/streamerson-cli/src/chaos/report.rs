@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::fault::Fault;
-use super::oracle::Verdict;
+use super::oracle::{Takeovers, Verdict};
 use super::record::{End, Kind, Record};
 use crate::failure::Result;
 use crate::output::{self, Format};
@@ -150,16 +150,21 @@ impl Report {
         output::line(b"")?;
         output::table(&["FIGURE", ""], self.figures.rows())?;
         output::line(b"")?;
-        let takeovers = &self.verdict.takeovers;
-        let ms = |duration: Duration| format!("{} ms", duration.as_millis());
-        output::table(
-            &["TAKEN OVER AFTER A KILL", "P50", "P99", "MAX"],
-            vec![vec![
-                format!("{} messages", takeovers.count),
+        let row = |takeovers: &Takeovers, what: &str| {
+            let ms = |duration: Duration| format!("{} ms", duration.as_millis());
+            vec![
+                format!("{} {what}", takeovers.count),
                 ms(takeovers.p50),
                 ms(takeovers.p99),
                 ms(takeovers.max),
-            ]],
+            ]
+        };
+        output::table(
+            &["TAKEN OVER AFTER A KILL", "P50", "P99", "MAX"],
+            vec![
+                row(&self.verdict.takeovers, "messages"),
+                row(&self.verdict.ordered_takeovers, "partitions"),
+            ],
         )?;
         output::line(b"")?;
         let rules = self.verdict.rules.iter().map(|finding| {

@@ -79,6 +79,11 @@ impl Names {
         })
     }
 
+    /// The name of the lease of whoever owns a partition.
+    pub(crate) fn owner(&self) -> String {
+        format!("owner.{}", self.group)
+    }
+
     /// Every stream that workers read, by its number: queued work, and the partitions of the rest.
     pub(crate) fn streams(&self) -> streamerson_core::Result<Vec<(u32, Topic)>> {
         let partition = |n| partition::topic(&self.keyed, n).map(|topic| (n + 1, topic));

@@ -152,6 +152,7 @@ impl Stage {
             posts: &self.posts,
             hiring: &self.hiring,
             client: &self.client,
+            broker: &*self.broker,
             kills: AtomicUsize::new(0),
             episodes: AtomicUsize::new(0),
         };

@@ -128,6 +128,7 @@ impl ChaosWorker {
             .dedupe(Dedupe::by_id(REMEMBERED))
             // The oracle reads the whole topic at the end.
             .retention(None);
+        say(Line::Named(worker.member_name()?));
         let counters = worker.counters();
         let telling = tokio::spawn(tell_of_refusals(counters.clone()));
         let this = Arc::new(self);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::process::Signal;
+use streamerson_core::Name;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::ChildStdout;
 use tokio::sync::{mpsc, oneshot};
@@ -87,6 +88,11 @@ impl Post {
     pub(crate) fn holding(&self) -> usize {
         let worker = self.worker.load(Ordering::Relaxed);
         self.hiring.journal.lock().holding(worker)
+    }
+
+    /// The name in its groups of a worker that was here.
+    pub(crate) fn name(&self, worker: u32) -> Option<Name> {
+        self.hiring.journal.lock().name(worker)
     }
 
     /// Whether its worker is stopped, and has not gone on.
@@ -202,6 +208,7 @@ impl Keeper {
                         worker: number,
                         at,
                         holding,
+                        owned: Vec::new(),
                     };
                     // Who gave the order may have given up.
                     let _ = answer.send(kill);

@@ -68,7 +68,7 @@ pub(crate) struct Chaos {
     #[arg(long)]
     seed: Option<u64>,
 
-    /// Fail unless 99 of 100 messages of killed workers were taken over within this time
+    /// Fail unless 99 of 100 messages of killed workers, and 99 of 100 of their partitions, were taken over within this time
     #[arg(long, value_parser = duration::parse, value_name = "DURATION")]
     takeover_within: Option<Duration>,
 

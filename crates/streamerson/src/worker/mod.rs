@@ -287,6 +287,13 @@ impl Worker {
         })
     }
 
+    /// The name of this member, as `group show` and logs have it: the one it was [given](Worker::member), or a random one.
+    /// Fails with the first wrong setting, as serving would.
+    pub fn member_name(&self) -> Result<Name> {
+        let settings = self.settings.as_ref().map_err(Clone::clone)?;
+        Ok(settings.member_name().clone())
+    }
+
     /// Counts along while the worker runs.
     pub fn counters(&self) -> Counters {
         self.counters.clone()

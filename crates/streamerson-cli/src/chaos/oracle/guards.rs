@@ -6,7 +6,12 @@ use super::{Guard, Terms};
 use crate::chaos::fault::Fault;
 use crate::chaos::record::{End, Kind};
 
-pub(super) fn all(index: &Index<'_>, takeovers: &Takeovers, terms: &Terms) -> Vec<Guard> {
+/// `takeovers`: of messages, and of partitions.
+pub(super) fn all(
+    index: &Index<'_>,
+    takeovers: (&Takeovers, &Takeovers),
+    terms: &Terms,
+) -> Vec<Guard> {
     let record = index.record;
     let answered = record.calls.iter();
     let answered = answered.filter(|call| matches!(call.end, End::Answered(_)));
@@ -22,7 +27,12 @@ pub(super) fn all(index: &Index<'_>, takeovers: &Takeovers, terms: &Terms) -> Ve
     guards
 }
 
-fn of(fault: Fault, index: &Index<'_>, takeovers: &Takeovers, terms: &Terms) -> Vec<Guard> {
+fn of(
+    fault: Fault,
+    index: &Index<'_>,
+    takeovers: (&Takeovers, &Takeovers),
+    terms: &Terms,
+) -> Vec<Guard> {
     let record = index.record;
     let hits = || {
         let episodes = record.episodes.iter();
@@ -40,7 +50,8 @@ fn of(fault: Fault, index: &Index<'_>, takeovers: &Takeovers, terms: &Terms) -> 
                     terms.kills.div_ceil(2),
                     holding.count(),
                 ),
-                guard("messages taken over from them", 1, takeovers.count),
+                guard("messages taken over from them", 1, takeovers.0.count),
+                guard("partitions taken over from them", 1, takeovers.1.count),
             ]
         }
         Fault::Zombie => vec![

@@ -16,7 +16,6 @@ use serde::Serialize;
 
 use super::fault::Fault;
 use super::record::Record;
-use super::settings::QUEUE;
 pub(crate) use index::Balance;
 use index::Index;
 pub(crate) use takeover::Takeovers;
@@ -46,7 +45,7 @@ pub(crate) struct Verdict {
     pub(crate) balance: Balance,
     /// Of queued work.
     pub(crate) takeovers: Takeovers,
-    /// Of work in the order of keys, which waits for another owner of its partition.
+    /// Of partitions, whose work waits for another owner.
     pub(crate) ordered_takeovers: Takeovers,
 }
 
@@ -100,11 +99,11 @@ impl Guard {
 /// Judges `record` by `terms`.
 pub(crate) fn judge(record: &Record, terms: &Terms) -> Verdict {
     let index = Index::of(record);
-    let takeovers = takeover::measure(record, terms.lease, |place| place.stream == QUEUE);
-    let ordered_takeovers = takeover::measure(record, terms.lease, |place| place.stream != QUEUE);
+    let takeovers = takeover::of_messages(record, terms.lease);
+    let ordered_takeovers = takeover::of_partitions(record, terms.lease);
     let mut rules = rules::all(&index, terms);
-    rules.extend(takeover::rule(&takeovers, terms));
-    let guards = guards::all(&index, &takeovers, terms);
+    rules.extend(takeover::rules(&takeovers, &ordered_takeovers, terms));
+    let guards = guards::all(&index, (&takeovers, &ordered_takeovers), terms);
     Verdict {
         holds: rules.iter().all(|finding| finding.violations == 0)
             && guards.iter().all(Guard::holds),

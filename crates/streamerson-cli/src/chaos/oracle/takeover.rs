@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::{EXAMPLES, Finding, Terms};
-use crate::chaos::record::{Handling, Kind, Place, Record};
+use crate::chaos::record::{Handling, Kill, Kind, Place, Record};
+use crate::chaos::settings::QUEUE;
 
-/// From the kill of a worker to the moment another one begins with what it had in hand. Left out is what happened near a fault
+/// From the kill of a worker to the moment another one begins with what it had. Left out is what happened near a fault
 /// that keeps the broker from its work, or while a poisoned message was about, which kills who has just taken over.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Takeovers {
@@ -23,24 +24,22 @@ pub(crate) struct Takeovers {
     pub(crate) slowest: Vec<String>,
 }
 
-/// The wait of one message for its next worker.
+/// The wait of one message, or of one partition, for its next worker.
 struct Wait<'a> {
-    victim: &'a Handling,
+    victim: u32,
     heir: &'a Handling,
     lasted: Duration,
 }
 
-pub(super) fn measure(record: &Record, lease: Duration, of: impl Fn(Place) -> bool) -> Takeovers {
+/// Of queued work, per message: from the death of who had it to the moment the next one begins with it.
+pub(super) fn of_messages(record: &Record, lease: Duration) -> Takeovers {
     let killed: HashMap<u32, Duration> = record.kills.iter().map(|k| (k.worker, k.at)).collect();
     let mut by_place: HashMap<Place, Vec<&Handling>> = HashMap::new();
-    for handling in record
-        .handlings
-        .iter()
-        .filter(|handling| of(handling.place))
-    {
-        by_place.entry(handling.place).or_default().push(handling);
+    for handling in &record.handlings {
+        if handling.place.stream == QUEUE {
+            by_place.entry(handling.place).or_default().push(handling);
+        }
     }
-    let disturbances = disturbances(record, lease);
     let mut waits = Vec::new();
     for handlings in by_place.values_mut().filter(|h| h.len() > 1) {
         handlings.sort_by_key(|handling| handling.began);
@@ -49,19 +48,65 @@ pub(super) fn measure(record: &Record, lease: Duration, of: impl Fn(Place) -> bo
             let Some(&at) = killed.get(&victim.worker) else {
                 continue;
             };
-            let disturbed = disturbances
-                .iter()
-                .any(|(from, to)| *from <= heir.began && at <= *to);
-            if victim.began <= at && at <= heir.began && !disturbed {
+            if victim.began <= at && at <= heir.began {
                 waits.push(Wait {
-                    victim,
+                    victim: victim.worker,
                     heir,
                     lasted: heir.began - at,
                 });
             }
         }
     }
-    Takeovers::of(waits)
+    Takeovers::of(undisturbed(waits, record, lease))
+}
+
+/// Of work in the order of keys, per death of an owner: from the death of a partition's owner with work in hand to the moment
+/// the next one begins with the partition. Should the next owner die before that, the wait begins anew with its death.
+pub(super) fn of_partitions(record: &Record, lease: Duration) -> Takeovers {
+    let mut by_stream: HashMap<u32, Vec<&Handling>> = HashMap::new();
+    for handling in &record.handlings {
+        if handling.place.stream != QUEUE {
+            let handlings = by_stream.entry(handling.place.stream).or_default();
+            handlings.push(handling);
+        }
+    }
+    let mut waits = Vec::new();
+    for (stream, mut handlings) in by_stream {
+        handlings.sort_by_key(|handling| handling.began);
+        let owner = |kill: &&Kill| kill.owned.contains(&stream);
+        let mut deaths: Vec<&Kill> = record.kills.iter().filter(owner).collect();
+        deaths.sort_by_key(|kill| kill.at);
+        // Since a worker died with work in hand nobody has begun.
+        let mut is_waiting = false;
+        for (n, death) in deaths.iter().enumerate() {
+            let had = |h: &&Handling| h.worker == death.worker && h.began <= death.at;
+            is_waiting |= handlings.iter().any(|h| had(h) && h.ended.is_none());
+            let next_death = deaths.get(n + 1).map_or(Duration::MAX, |next| next.at);
+            let heir = handlings.iter().find(|h| h.began > death.at);
+            let heir = heir.filter(|heir| is_waiting && heir.began <= next_death);
+            if let Some(heir) = heir {
+                is_waiting = false;
+                waits.push(Wait {
+                    victim: death.worker,
+                    heir,
+                    lasted: heir.began - death.at,
+                });
+            }
+        }
+    }
+    Takeovers::of(undisturbed(waits, record, lease))
+}
+
+/// Leaves out what says nothing about how soon a takeover is.
+fn undisturbed<'a>(waits: Vec<Wait<'a>>, record: &Record, lease: Duration) -> Vec<Wait<'a>> {
+    let disturbances = disturbances(record, lease);
+    let calm = |wait: &Wait<'_>| {
+        let (from, to) = (wait.heir.began - wait.lasted, wait.heir.began);
+        !disturbances
+            .iter()
+            .any(|(begins, ends)| *begins <= to && from <= *ends)
+    };
+    waits.into_iter().filter(calm).collect()
 }
 
 /// Times in which a takeover says nothing about how soon it is.
@@ -84,13 +129,21 @@ fn disturbances(record: &Record, lease: Duration) -> Vec<(Duration, Duration)> {
 }
 
 /// Whether they were soon enough, where that was asked for.
-pub(super) fn rule(takeovers: &Takeovers, terms: &Terms) -> Option<Finding> {
-    let within = terms.takeover_within?;
-    let mut finding = Finding::new("99 of 100 takeovers are soon enough");
-    finding.check(takeovers.p99 <= within, || {
-        format!("p99 {:?} is beyond {within:?}", takeovers.p99)
-    });
-    Some(finding)
+pub(super) fn rules(messages: &Takeovers, partitions: &Takeovers, terms: &Terms) -> Vec<Finding> {
+    let Some(within) = terms.takeover_within else {
+        return Vec::new();
+    };
+    let rule = |rule, takeovers: &Takeovers| {
+        let mut finding = Finding::new(rule);
+        finding.check(takeovers.p99 <= within, || {
+            format!("p99 {:?} is beyond {within:?}", takeovers.p99)
+        });
+        finding
+    };
+    vec![
+        rule("99 of 100 messages are taken over in time", messages),
+        rule("99 of 100 partitions are taken over in time", partitions),
+    ]
 }
 
 impl Takeovers {
@@ -119,8 +172,8 @@ impl Wait<'_> {
             lasted,
         } = self;
         format!(
-            "{} of worker {} waited {lasted:.1?} for worker {}, which began at {:.3?}",
-            victim.place, victim.worker, heir.worker, heir.began
+            "what worker {victim} had waited {lasted:.1?} for worker {}, which began with {} at {:.3?}",
+            heir.worker, heir.place, heir.began
         )
     }
 }

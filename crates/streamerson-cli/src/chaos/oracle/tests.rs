@@ -54,6 +54,26 @@ fn turn(n: u64) -> Option<Turn> {
     })
 }
 
+/// Of a message in the only partition.
+fn in_partition(worker: u32, position: u64, began: u64) -> Handling {
+    Handling {
+        place: Place {
+            stream: 1,
+            ..place(position)
+        },
+        ..handling(worker, position, began)
+    }
+}
+
+fn kill(worker: u32, ms: u64) -> Kill {
+    Kill {
+        worker,
+        at: at(ms),
+        holding: 1,
+        owned: vec![1],
+    }
+}
+
 fn handling(worker: u32, position: u64, began: u64) -> Handling {
     Handling {
         worker,
@@ -63,7 +83,7 @@ fn handling(worker: u32, position: u64, began: u64) -> Handling {
     }
 }
 
-/// Twenty requests, twenty sends, one worker killed with a message in hand that another one took over.
+/// Twenty requests, twenty sends, one worker killed with a message in hand and a partition that another one took over.
 fn calm() -> Record {
     let request = |n| call(n, Kind::Request, End::Answered(Some(n)));
     let send = |n| call(n, Kind::Send, End::Stored);
@@ -85,12 +105,13 @@ fn calm() -> Record {
             })
             .collect(),
         calls,
-        handlings: vec![handling(1, 7, 10), handling(2, 7, 70)],
-        kills: vec![Kill {
-            worker: 1,
-            at: at(20),
-            holding: 1,
-        }],
+        handlings: vec![
+            handling(1, 7, 10),
+            handling(2, 7, 70),
+            in_partition(1, 7, 12),
+            in_partition(2, 7, 90),
+        ],
+        kills: vec![kill(1, 20)],
         drained: Some(at(5)),
         rest: Rest {
             lag: Some(0),
@@ -129,6 +150,8 @@ fn a_calm_run_holds() {
     assert!(verdict.holds, "{verdict:#?}");
     assert_eq!(verdict.takeovers.count, 1);
     assert_eq!(verdict.takeovers.max, at(50));
+    assert_eq!(verdict.ordered_takeovers.count, 1);
+    assert_eq!(verdict.ordered_takeovers.max, at(70));
     assert_eq!(verdict.balance.effective, 40);
 }
 
@@ -262,11 +285,50 @@ fn attempts_without_end_are_caught() {
 
 #[test]
 fn a_slow_takeover_is_caught_where_it_was_asked_for() {
-    let terms = Terms {
-        takeover_within: Some(at(49)),
-        ..terms()
+    let judged = |within, handlings: &[Handling]| {
+        let terms = Terms {
+            takeover_within: Some(at(within)),
+            ..terms()
+        };
+        let mut record = calm();
+        record.handlings.extend_from_slice(handlings);
+        judge(&record, &terms).holds
     };
-    assert!(!judge(&calm(), &terms).holds);
+    assert!(judged(70, &[]));
+    assert!(!judged(69, &[]), "the partition waited for 70 ms");
+    let sooner = in_partition(2, 6, 60);
+    assert!(judged(50, &[sooner.clone()]), "all that was its own waited");
+    assert!(!judged(49, &[sooner]), "the message waited for 50 ms");
+}
+
+#[test]
+fn a_partition_waits_from_the_death_of_its_last_owner() {
+    let waits = |kills: &[Kill], handlings: &[Handling]| {
+        let mut record = calm();
+        (record.kills, record.handlings) = (kills.to_vec(), handlings.to_vec());
+        let takeovers = judge(&record, &terms()).ordered_takeovers;
+        (takeovers.count, takeovers.p50, takeovers.max)
+    };
+    let (first, last) = (in_partition(1, 7, 10), in_partition(3, 7, 90));
+    let both = [first.clone(), last.clone()];
+    let died_before_it_began = waits(&[kill(1, 20), kill(2, 60)], &both);
+    assert_eq!(died_before_it_began, (1, at(30), at(30)));
+    let never_owned = Kill {
+        owned: vec![2],
+        ..kill(2, 60)
+    };
+    let waited = waits(&[kill(1, 20), never_owned], &both);
+    assert_eq!(waited, (1, at(70), at(70)));
+    let each_death = waits(
+        &[kill(1, 20), kill(2, 60)],
+        &[first.clone(), in_partition(2, 7, 50), last.clone()],
+    );
+    assert_eq!(each_death, (2, at(30), at(30)));
+    let idle = Handling {
+        ended: Some(at(15)),
+        ..first
+    };
+    assert_eq!(waits(&[kill(1, 20)], &[idle, last]).0, 0);
 }
 
 #[test]
