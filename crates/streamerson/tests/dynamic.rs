@@ -6,6 +6,7 @@ mod support;
 
 use std::sync::Arc;
 
+use streamerson::core::lease::Leases;
 use streamerson::core::retry::RetryPolicy;
 use streamerson::core::{Append, Broker, Error, ErrorKind};
 use streamerson::handler::Handler;
@@ -110,6 +111,81 @@ async fn a_topic_that_cannot_be_joined_is_the_askers_failure_and_the_worker_goes
         assert_eq!(error.code(), code);
     }
     assert_eq!(ask(&client, "work").await, 7);
+    serving.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_ordered_topic_that_cannot_be_worked_on_is_the_askers_failure_and_the_worker_goes_on() {
+    let broker = Faulty::default();
+    let (serving, handle) = handled(&broker, Gate::new().router());
+    for (name, partitions, code) in [
+        ("orders", 0, "invalid-partitions"),
+        ("orders", 2000, "invalid-partitions"),
+        ("orders:dlq", 4, "topic-reserved"),
+        ("no topic", 4, "invalid-name"),
+        ("work", 4, "topic-twice"),
+    ] {
+        let added = soon(handle.add_ordered_topic(name, partitions)).await;
+        assert_eq!(added.unwrap_err().code(), code, "{name} {partitions}");
+    }
+    soon(handle.add_ordered_topic("orders", 4)).await.unwrap();
+    let error = soon(handle.add_topic("orders")).await.unwrap_err();
+    assert_eq!(error.code(), "topic-twice");
+    let client = Client::open(shared(&broker)).await.unwrap();
+    assert_eq!(ask(&client, "work").await, 7);
+    assert_eq!(ask(&client, "orders").await, 7);
+    serving.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_group_whose_name_leaves_no_room_for_leases_has_no_ordered_topics() {
+    let broker = Faulty::default();
+    let worker = Worker::new(shared(&broker)).group("g".repeat(190));
+    let handle = worker.handle();
+    let serving = tokio::spawn(worker.serve(Gate::new().router()).into_future());
+    let error = soon(handle.add_ordered_topic("orders", 4)).await;
+    assert_eq!(error.unwrap_err().code(), "invalid-name");
+    soon(handle.add_topic("work")).await.unwrap();
+    let client = Client::open(shared(&broker)).await.unwrap();
+    assert_eq!(ask(&client, "work").await, 7);
+    serving.abort();
+}
+
+#[tokio::test]
+async fn removing_an_ordered_topic_drains_its_partitions() {
+    let broker = Faulty::default();
+    let gate = Gate::new();
+    let (serving, handle) = handled(&broker, gate.router());
+    soon(handle.add_ordered_topic("orders", 1)).await.unwrap();
+    append(&broker, "orders.0", "hold").await;
+    until(|| gate.begun() == 1).await;
+    let removal = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.remove_topic("orders").await }
+    });
+    let conflict = soon(async {
+        loop {
+            match handle.add_ordered_topic("orders", 1).await {
+                Ok(()) => tokio::task::yield_now().await,
+                Err(error) => return error,
+            }
+        }
+    })
+    .await;
+    assert_eq!(
+        (conflict.kind(), conflict.code()),
+        (ErrorKind::Conflict, "topic-leaving")
+    );
+    assert!(!removal.is_finished());
+    gate.release(1);
+    assert!(soon(removal).await.unwrap().unwrap());
+    let stats = broker.stats(&topic("orders.0")).await.unwrap();
+    assert_eq!((stats.groups[0].pending, serving.stats().handled), (0, 1));
+    for of in ["orders", "orders.0"] {
+        let mut leases = soon(broker.leases(&topic(of))).await.unwrap();
+        leases.retain(|lease| lease.name.as_str() != "janitor");
+        assert_eq!(leases, [], "{of}");
+    }
     serving.stop().await.unwrap();
 }
 

@@ -42,9 +42,8 @@ use tower::Service;
 use crate::{Dedupe, Reply, Request};
 pub use handle::WorkerHandle;
 pub(crate) use handling::text as panic_text;
-use ordered::OrderedTopic;
 pub use serve::Serve;
-use settings::Settings;
+use settings::{Settings, WorkTopic};
 pub use stats::{Counters, WorkerStats};
 
 /// Reads topics as a member of a consumer group, runs a handler per message, and settles what it answered.
@@ -95,7 +94,6 @@ impl Worker {
         let settings = Name::new(format!("w-{}", message::new_id())).map(|instance| Settings {
             broker,
             topics: Vec::new(),
-            ordered: Vec::new(),
             group: None,
             member: None,
             instance,
@@ -123,7 +121,10 @@ impl Worker {
     /// A topic to work on; one or several.
     pub fn topic(self, topic: impl Into<ByteString>) -> Worker {
         self.set(|settings| {
-            settings.topics.push(Topic::new(topic)?);
+            settings.topics.push(WorkTopic {
+                topic: Topic::new(topic)?,
+                partitions: None,
+            });
             Ok(())
         })
     }
@@ -148,8 +149,10 @@ impl Worker {
     /// ```
     pub fn ordered_topic(self, topic: impl Into<ByteString>, partitions: u32) -> Worker {
         self.set(|settings| {
-            let topic = Topic::new(topic)?;
-            settings.ordered.push(OrderedTopic { topic, partitions });
+            settings.topics.push(WorkTopic {
+                topic: Topic::new(topic)?,
+                partitions: Some(partitions),
+            });
             Ok(())
         })
     }

@@ -145,13 +145,10 @@ where
     S::Future: Send,
 {
     let bound = settings.drain.saturating_add(FAREWELL);
-    let (initial, ordered) = (settings.topics.clone(), settings.ordered.clone());
+    let initial = settings.topics.clone();
     let mut topics = Topics::new(Arc::new(Shared::new(settings)), service);
-    for topic in initial {
-        topics.begin(topic, None);
-    }
-    for topic in ordered {
-        topics.begin_ordered(topic);
+    for work in initial {
+        topics.begin(work, None);
     }
     let mut outcome = Ok(());
     while outcome.is_ok() {

@@ -6,20 +6,50 @@ use std::time::Duration;
 
 use streamerson_core::retention::Retention;
 use streamerson_core::retry::RetryPolicy;
-use streamerson_core::{Broker, Error, Name, Result, Start, Topic};
+use streamerson_core::{Broker, Error, Name, Result, Start, Topic, partition};
 
-use super::ordered::OrderedTopic;
 use super::stats::Counters;
 use crate::Dedupe;
 
 /// The shortest lease: a shorter one would be lost in every scheduling delay.
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 
+/// A topic to work on.
+#[derive(Debug, Clone)]
+pub(super) struct WorkTopic {
+    pub(super) topic: Topic,
+    /// When it is worked on in order: into how many partitions it is divided, if it is not yet.
+    pub(super) partitions: Option<u32>,
+}
+
+impl WorkTopic {
+    /// Whether a worker may work on it.
+    pub(super) fn check(&self) -> Result<()> {
+        let Self { topic, partitions } = self;
+        if topic.is_dead_letters() || topic.is_inbox() {
+            return Err(Error::invalid(
+                "topic-reserved",
+                format!(
+                    "{topic} cannot be worked on: dead letters are to be replayed to their topic, and inboxes belong to clients"
+                ),
+            ));
+        }
+        partitions.map_or(Ok(()), |partitions| partition::check(topic, partitions))
+    }
+}
+
+/// Refuses what would let a worker work on a topic both in order and not.
+pub(super) fn twice(topic: &Topic) -> Error {
+    Error::invalid(
+        "topic-twice",
+        format!("{topic} is to be worked on twice: name each topic once, in order or not"),
+    )
+}
+
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) broker: Arc<dyn Broker>,
-    pub(super) topics: Vec<Topic>,
-    pub(super) ordered: Vec<OrderedTopic>,
+    pub(super) topics: Vec<WorkTopic>,
     pub(super) group: Option<Name>,
     /// The name it was given.
     pub(super) member: Option<Name>,
@@ -54,25 +84,17 @@ impl Settings {
     /// Whether a worker can serve with these; `more`: topics may be added later.
     pub(super) fn check(&self, more: bool) -> Result<()> {
         self.group()?;
-        if self.topics.is_empty() && self.ordered.is_empty() && !more {
+        if self.topics.is_empty() && !more {
             return Err(Error::invalid(
                 "topic-missing",
                 "a worker needs a topic: add .topic(\"NAME\")",
             ));
         }
-        self.topics.iter().try_for_each(check_topic)?;
-        self.ordered.iter().try_for_each(OrderedTopic::check)?;
-        let mut names: Vec<&Topic> = self.ordered.iter().map(|ordered| &ordered.topic).collect();
-        names.extend(&self.topics);
+        self.topics.iter().try_for_each(WorkTopic::check)?;
+        let mut names: Vec<&Topic> = self.topics.iter().map(|work| &work.topic).collect();
         names.sort();
-        if let Some(twice) = names.windows(2).find(|two| two[0] == two[1]) {
-            return Err(Error::invalid(
-                "topic-twice",
-                format!(
-                    "{} is to be worked on twice: name each topic once, in order or not",
-                    twice[0]
-                ),
-            ));
+        if let Some(two) = names.windows(2).find(|two| two[0] == two[1]) {
+            return Err(twice(two[0]));
         }
         if self.concurrency == 0 {
             return Err(Error::invalid(
@@ -97,17 +119,4 @@ impl Settings {
         }
         Ok(())
     }
-}
-
-/// Whether a worker may work on `topic`.
-pub(super) fn check_topic(topic: &Topic) -> Result<()> {
-    if topic.is_dead_letters() || topic.is_inbox() {
-        return Err(Error::invalid(
-            "topic-reserved",
-            format!(
-                "{topic} cannot be worked on: dead letters are to be replayed to their topic, and inboxes belong to clients"
-            ),
-        ));
-    }
-    Ok(())
 }

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::handle::Command;
-use super::ordered::{self, OrderedTopic};
+use super::ordered;
 use super::serve::{Shared, serve_topic};
-use super::settings::check_topic;
+use super::settings::{WorkTopic, twice};
 use crate::{Reply, Request};
 
 /// What is served now.
@@ -26,6 +26,8 @@ pub(super) struct Topics<S> {
 }
 
 struct Served {
+    /// It is worked on in order.
+    ordered: bool,
     stop: CancellationToken,
     /// Who waits for its end.
     waiting: Vec<oneshot::Sender<Result<bool>>>,
@@ -46,40 +48,32 @@ where
         }
     }
 
-    /// Serves `topic` too. With `joined`, failing to join is for whoever waits there, and otherwise for the worker.
-    pub(super) fn begin(&mut self, topic: Topic, joined: Option<oneshot::Sender<Result<()>>>) {
+    /// Serves a topic too. With `joined`, failing to join is for whoever waits there, and otherwise for the worker.
+    pub(super) fn begin(&mut self, work: WorkTopic, joined: Option<oneshot::Sender<Result<()>>>) {
+        let WorkTopic { topic, partitions } = work;
         let stop = self.stop.child_token();
-        let serving = serve_topic(
-            self.shared.clone(),
-            topic.clone(),
-            self.service.clone(),
-            stop.clone(),
-            joined,
-        );
-        let name = topic.clone();
-        self.tasks.spawn(async move { (name, serving.await) });
-        let waiting = Vec::new();
-        self.served.insert(topic, Served { stop, waiting });
-    }
-
-    /// Serves an ordered topic too.
-    pub(super) fn begin_ordered(&mut self, topic: OrderedTopic) {
-        let stop = self.stop.child_token();
-        let name = topic.topic.clone();
-        let serving = ordered::serve(
-            self.shared.clone(),
-            topic,
-            self.service.clone(),
-            stop.clone(),
-        );
-        let waiting = Vec::new();
-        self.served.insert(name.clone(), Served { stop, waiting });
-        self.tasks.spawn(async move { (name, serving.await) });
+        let served = Served {
+            ordered: partitions.is_some(),
+            stop: stop.clone(),
+            waiting: Vec::new(),
+        };
+        self.served.insert(topic.clone(), served);
+        let (shared, service) = (self.shared.clone(), self.service.clone());
+        self.tasks.spawn(async move {
+            let name = topic.clone();
+            let ended = match partitions {
+                None => serve_topic(shared, topic, service, stop, joined).await,
+                Some(partitions) => {
+                    ordered::serve(shared, topic, partitions, service, stop, joined).await
+                }
+            };
+            (name, ended)
+        });
     }
 
     pub(super) fn obey(&mut self, command: Command) {
         match command {
-            Command::Add { topic, done } => self.add(topic, done),
+            Command::Add { work, done } => self.add(work, done),
             Command::Remove { topic, done } => match self.served.get_mut(&topic) {
                 Some(served) => {
                     served.stop.cancel();
@@ -91,18 +85,18 @@ where
         }
     }
 
-    fn add(&mut self, topic: Topic, done: oneshot::Sender<Result<()>>) {
-        let answer = match self.served.get(&topic) {
-            Some(served) if served.stop.is_cancelled() => Err(Error::new(
+    fn add(&mut self, work: WorkTopic, done: oneshot::Sender<Result<()>>) {
+        let topic = &work.topic;
+        let answer = match (work.check(), self.served.get(topic)) {
+            (Err(error), _) => Err(error),
+            (_, Some(served)) if served.stop.is_cancelled() => Err(Error::new(
                 ErrorKind::Conflict,
                 "topic-leaving",
                 format!("{topic} is being removed from the worker: add it when that is done"),
             )),
-            Some(_) => Ok(()),
-            None => match check_topic(&topic) {
-                Ok(()) => return self.begin(topic, Some(done)),
-                Err(error) => Err(error),
-            },
+            (_, Some(served)) if served.ordered != work.partitions.is_some() => Err(twice(topic)),
+            (_, Some(_)) => Ok(()),
+            (_, None) => return self.begin(work, Some(done)),
         };
         let _ = done.send(answer);
     }

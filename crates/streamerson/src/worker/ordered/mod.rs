@@ -21,42 +21,45 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::serve::Shared;
-use super::settings::check_topic;
 use crate::backoff::Backoff;
 use crate::{Reply, Request};
 use leases::OwnerLeases;
 use owner::Owner;
 
-/// A topic to work on in order, and into how many partitions it is divided if it is not yet.
-#[derive(Debug, Clone)]
-pub(super) struct OrderedTopic {
-    pub(super) topic: Topic,
-    pub(super) partitions: u32,
-}
-
-impl OrderedTopic {
-    pub(super) fn check(&self) -> Result<()> {
-        check_topic(&self.topic)?;
-        streamerson_core::partition::check(&self.topic, self.partitions)
-    }
-}
-
-/// Serves an ordered topic until `stop`.
+/// Serves an ordered topic until `stop`. It is divided into `partitions`, if it is not divided yet. Whoever waits for `joined` is
+/// told how that went, and otherwise it is for the worker.
 pub(super) async fn serve<S>(
     shared: Arc<Shared>,
-    ordered: OrderedTopic,
+    topic: Topic,
+    partitions: u32,
     service: S,
     stop: CancellationToken,
+    joined: Option<oneshot::Sender<Result<()>>>,
 ) -> Result<()>
 where
     S: Service<Request, Response = Reply, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let OrderedTopic { topic, partitions } = ordered;
-    let leases = OwnerLeases::new(&shared.settings, &topic)?;
-    let divided = tokio::select! {
-        divided = divide(&*shared.settings.broker, &topic, partitions) => divided?,
+    let prepared = async {
+        let leases = OwnerLeases::new(&shared.settings, &topic)?;
+        let divided = divide(&*shared.settings.broker, &topic, partitions).await?;
+        Ok::<_, Error>((leases, divided))
+    };
+    let prepared = tokio::select! {
+        prepared = prepared => prepared,
         () = stop.cancelled() => return Ok(()),
+    };
+    let (leases, divided) = match (prepared, joined) {
+        (Ok(prepared), joined) => {
+            // Whoever asked may have gone.
+            joined.map(|joined| joined.send(Ok(())));
+            prepared
+        }
+        (Err(error), None) => return Err(error),
+        (Err(error), Some(joined)) => {
+            let _ = joined.send(Err(error));
+            return Ok(());
+        }
     };
     if divided != partitions {
         tracing::warn!(%topic, asked = partitions, partitions = divided, "the topic is divided otherwise already, and stays so");
