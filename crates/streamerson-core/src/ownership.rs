@@ -9,7 +9,7 @@
 //!   lease. Who has less asks for every partition it does not have, until it has its share.
 //! * A member that does not renew, because it died or sleeps, loses its seat and its partitions after one lease. By its own
 //!   clock it stops before that, because it counts from when it asked.
-//! * A member that was silent for two signs of life is probably dead, though it has a seat. It has no share, and until it
+//! * A member that left out two signs of life is probably dead, though it has a seat. It has no share, and until it
 //!   is heard again or its seat is gone, what matters is that every partition is served, not by whom: nobody drains,
 //!   because whoever would get the partition may be dead too; and whoever has its share follows the leases of the others, and
 //!   takes what ran out, a moment after those that have less.
@@ -20,13 +20,15 @@ use crate::Name;
 use crate::time::Millis;
 
 /// The longest time between two looks at who has a seat.
-const LOOK: Millis = 500;
+const LOOK: Millis = 250;
 
 /// What a member does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Renew the seat, and look who else has one; report with [`Ownership::attended`].
     Attend,
+    /// Look who has a seat; report with [`Ownership::attended`].
+    Look,
     /// Acquire or renew the lease of this partition; report with [`Ownership::granted`] or [`Ownership::refused`].
     Acquire(u32),
     /// Take nothing new from this partition, end what runs, and report with [`Ownership::drained`].
@@ -86,6 +88,7 @@ pub struct Ownership {
     silence: bool,
     leaving: Leaving,
     attend_at: Millis,
+    look_at: Millis,
     hunt: Hunt,
     /// When the leases of others end, as far as they were asked for.
     ends: BTreeMap<u32, Millis>,
@@ -140,6 +143,7 @@ impl Ownership {
             silence: false,
             leaving: Leaving::Not,
             attend_at: 0,
+            look_at: 0,
             hunt: Hunt {
                 seen: 0,
                 from: 0,
@@ -158,8 +162,13 @@ impl Ownership {
             return Some(Step::Stop(partition));
         }
         if self.leaving == Leaving::Not && self.attend_at <= now {
-            self.attend_at = now + self.look();
+            self.attend_at = now + self.beat();
+            self.look_at = now + self.look();
             return Some(Step::Attend);
+        }
+        if self.leaving == Leaving::Not && self.look_at <= now {
+            self.look_at = now + self.look();
+            return Some(Step::Look);
         }
         let beat = self.beat();
         if let Some(partition) = self.first(|owned| owned.renew_at <= now)
@@ -194,13 +203,13 @@ impl Ownership {
             .owned
             .values()
             .map(|owned| owned.renew_at.min(owned.until));
-        let attend = (self.leaving == Leaving::Not).then_some(self.attend_at);
+        let attend = (self.leaving == Leaving::Not).then_some(self.attend_at.min(self.look_at));
         let hunt = self.wants_more().then_some(self.hunt.at);
         let follow = self.followed().map(|(at, _)| at);
         renewals.chain(attend).chain(hunt).chain(follow).min()
     }
 
-    /// The seat was renewed, with a request made at `asked`; these are all that are taken, with what remains of their time.
+    /// These are all seats that are taken, with what remains of their time, as the answer to a request made at `asked`.
     pub fn attended(&mut self, asked: Millis, now: Millis, seats: &[(Name, Millis)]) {
         let others = || seats.iter().filter(|(member, _)| *member != self.me);
         let heard = |remaining: Millis| remaining + 2 * self.beat() >= self.lease;
@@ -223,10 +232,10 @@ impl Ownership {
         // Whoever dies is missed at once when its time ends, not with the next look.
         let others = seats.iter().filter(|(member, _)| *member != self.me);
         let soonest = others.map(|(_, remaining)| now + remaining + 1).min();
-        self.attend_at = soonest.unwrap_or(Millis::MAX).min(asked + self.look());
+        self.look_at = soonest.unwrap_or(Millis::MAX).min(asked + self.look());
     }
 
-    /// The seat could not be renewed.
+    /// The seat could not be renewed, or the others not be seen.
     pub fn not_attended(&mut self, now: Millis) {
         self.attend_at = now + self.beat() / 4;
     }
@@ -315,7 +324,7 @@ impl Ownership {
         (self.lease / 5).max(1)
     }
 
-    /// How often to look who has a seat. More often than signs of life are due where leases are long: a broker that sees
+    /// How often to look who has a seat. More often than signs of life are due where leases are long, because a broker that sees
     /// connections close frees what the dead had, and tells nobody.
     fn look(&self) -> Millis {
         self.beat().min(LOOK)
@@ -460,8 +469,10 @@ mod tests {
         fn step(&mut self, table: &mut Table, now: Millis) {
             while let Some(step) = self.ownership.next(now) {
                 match step {
-                    Step::Attend => {
-                        table.seats.insert(self.who, now + LEASE);
+                    Step::Attend | Step::Look => {
+                        if step == Step::Attend {
+                            table.seats.insert(self.who, now + LEASE);
+                        }
                         table.seats.retain(|_, until| *until > now);
                         let seats: Vec<(Name, Millis)> = table
                             .seats

@@ -130,8 +130,11 @@ impl Broker {
         part.log.push((position, sent));
     }
 
-    pub fn attend(&mut self, member: &Name, now: Millis) -> Vec<(Name, Millis)> {
+    pub fn attend(&mut self, member: &Name, now: Millis) {
         self.seats.acquire(member, member, self.lease, now);
+    }
+
+    pub fn seats(&self, now: Millis) -> Vec<(Name, Millis)> {
         let held = self.seats.held(now);
         held.map(|lease| (lease.holder, lease.remaining.as_millis() as Millis))
             .collect()

@@ -196,7 +196,12 @@ impl Member {
         };
         let name = &self.name;
         match step {
-            Step::Attend => match net.call(|broker, now, _| broker.attend(name, now)) {
+            Step::Attend | Step::Look => match net.call(|broker, now, _| {
+                if step == Step::Attend {
+                    broker.attend(name, now);
+                }
+                broker.seats(now)
+            }) {
                 Ok(seats) => ownership.attended(local, local, &seats),
                 Err(_) => ownership.not_attended(local),
             },

@@ -52,6 +52,14 @@ pub(super) async fn run(
     }
 }
 
+/// Gives the lease up, so that others may forward at once.
+pub(super) async fn give_up(broker: &dyn Broker, topic: &Topic, me: &Name) -> Result<()> {
+    broker
+        .release(topic, &Name::new(GROUP)?, me)
+        .await
+        .map(drop)
+}
+
 struct Forwarder {
     broker: Arc<dyn Broker>,
     topic: Topic,

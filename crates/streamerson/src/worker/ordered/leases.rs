@@ -6,6 +6,7 @@ use std::time::Duration;
 use streamerson_core::time::millis;
 use streamerson_core::{Broker, Error, Fence, Lease, Membership, Name, Result, Topic, partition};
 
+use super::forward;
 use crate::worker::settings::Settings;
 
 /// One member's access to the leases of one topic.
@@ -48,15 +49,17 @@ impl OwnerLeases {
         &self.me
     }
 
-    /// Renews the seat of this member; answers who has one, with what remains of its time.
-    pub(super) async fn attend(&self) -> Result<Vec<(Name, u64)>> {
-        let attending = async {
-            self.broker
-                .acquire(&self.topic, &self.seat, &self.me, self.ttl)
-                .await?;
-            self.broker.leases(&self.topic).await
-        };
-        let leases = self.within(attending).await?;
+    /// Takes or renews the seat of this member.
+    pub(super) async fn attend(&self) -> Result<()> {
+        let attending = self
+            .broker
+            .acquire(&self.topic, &self.seat, &self.me, self.ttl);
+        self.within(attending).await.map(drop)
+    }
+
+    /// Who has a seat, with what remains of its time.
+    pub(super) async fn seats(&self) -> Result<Vec<(Name, u64)>> {
+        let leases = self.within(self.broker.leases(&self.topic)).await?;
         let seats = leases.into_iter().filter(|lease| self.is_seat(lease));
         Ok(seats
             .map(|lease| (lease.holder, millis(lease.remaining)))
@@ -83,6 +86,12 @@ impl OwnerLeases {
     pub(super) async fn release(&self, partition: u32) -> Result<bool> {
         let topic = partition::topic(&self.topic, partition)?;
         self.within(self.broker.release(&topic, &self.owner, &self.me))
+            .await
+    }
+
+    /// Gives up what the owner of the first partition does for the topic as a whole.
+    pub(super) async fn stop_forwarding(&self) -> Result<()> {
+        self.within(forward::give_up(&*self.broker, &self.topic, &self.me))
             .await
     }
 

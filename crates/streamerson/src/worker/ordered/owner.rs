@@ -118,11 +118,11 @@ where
 
     async fn act(&mut self, step: Step) -> Result<()> {
         match step {
-            Step::Attend | Step::Acquire(_) if self.pulse.is_gone() => {
+            Step::Attend | Step::Look | Step::Acquire(_) if self.pulse.is_gone() => {
                 self.miss(&Error::closed("the worker's own runtime does not run"));
                 self.ownership.not_attended(self.clock.now());
             }
-            Step::Attend => self.attend().await,
+            Step::Attend | Step::Look => self.attend(step == Step::Attend).await,
             Step::Acquire(partition) => self.acquire(partition).await?,
             Step::Drain(partition) => self.drain(partition),
             Step::Release(partition) => self.release(partition).await,
@@ -136,9 +136,16 @@ where
         Ok(())
     }
 
-    async fn attend(&mut self) {
+    /// Looks who has a seat, and renews the own one first if it is to be.
+    async fn attend(&mut self, renew: bool) {
         let asked = self.clock.now();
-        match self.leases.attend().await {
+        let seats = async {
+            if renew {
+                self.leases.attend().await?;
+            }
+            self.leases.seats().await
+        };
+        match seats.await {
             Ok(seats) => {
                 self.is_away = false;
                 self.ownership.attended(asked, self.clock.now(), &seats);
@@ -199,6 +206,11 @@ where
 
     async fn release(&mut self, partition: u32) {
         self.stop(partition);
+        if partition == 0
+            && let Err(error) = self.leases.stop_forwarding().await
+        {
+            tracing::debug!(topic = %self.topic, %error, "forwarding could not be given up in order; its lease runs out");
+        }
         match self.leases.release(partition).await {
             Ok(_) => tracing::info!(topic = %self.topic, partition, "gave up a partition"),
             Err(error) => {
