@@ -27,7 +27,7 @@ use crate::output::message;
 /// How often somebody is looked for who has work in hand: workers do not call when they get some.
 const LOOK: Duration = Duration::from_millis(5);
 /// How long the broker may take to say who owns what: it may be away.
-const ASK: Duration = Duration::from_millis(100);
+const ASK: Duration = Duration::from_millis(200);
 
 /// Where faults are injected.
 pub(crate) struct Injector<'a> {
@@ -71,27 +71,29 @@ impl Injector<'_> {
             };
             let owners = self.owners().await;
             let mut kill = victim.kill().await?;
-            if let Some(name) = victim.name(kill.worker) {
-                let own = owners.into_iter().filter(|(_, owner)| *owner == name);
-                kill.owned = own.map(|(stream, _)| stream).collect();
-            }
+            kill.owned = owners.map(|owners| {
+                let name = victim.name(kill.worker);
+                let own = owners
+                    .into_iter()
+                    .filter(|(_, owner)| Some(owner) == name.as_ref());
+                own.map(|(stream, _)| stream).collect()
+            });
             kills.push(kill);
             self.kills.store(kills.len(), Ordering::Relaxed);
         }
     }
 
-    /// Who owns which partition, as far as the broker says so at once: partitions are told by the numbers of their streams.
-    async fn owners(&self) -> Vec<(u32, Name)> {
-        let streams = self.names.streams().unwrap_or_default();
-        let lease = self.names.owner();
+    /// Who owns which partition, by the numbers of their streams; none: the broker does not say so at once.
+    async fn owners(&self) -> Option<Vec<(u32, Name)>> {
+        let streams = self.names.streams().ok()?;
         let asked = streams.iter().map(async |(stream, topic)| {
-            let leases = timeout(ASK, self.broker.leases(topic)).await.ok()?.ok()?;
-            let mut leases = leases.into_iter();
-            let owner = leases.find(|held| held.name.as_str() == lease)?;
-            Some((*stream, owner.holder))
+            let mut leases = self.broker.leases(topic).await?.into_iter();
+            let owner = leases.find(|held| held.name.as_str() == self.names.owner());
+            Ok::<_, streamerson_core::Error>(owner.map(|owner| (*stream, owner.holder)))
         });
-        let owners = futures::future::join_all(asked).await;
-        owners.into_iter().flatten().collect()
+        let asked = futures::future::try_join_all(asked);
+        let owners = timeout(ASK, asked).await.ok()?.ok()?;
+        Some(owners.into_iter().flatten().collect())
     }
 
     /// Lets one episode follow the other until `stop`; what began ends in order. Answers when they were, and what was sent.

@@ -137,8 +137,8 @@ pub(crate) struct Kill {
     pub(crate) at: Duration,
     /// Messages in its handlers at that moment.
     pub(crate) holding: usize,
-    /// The partitions that were its own just before, says the broker, by the numbers of their streams.
-    pub(crate) owned: Vec<u32>,
+    /// The partitions that were its own just before, by the numbers of their streams; none: the broker did not say.
+    pub(crate) owned: Option<Vec<u32>>,
 }
 
 /// A fault from its beginning to its end.

@@ -208,7 +208,7 @@ impl Keeper {
                         worker: number,
                         at,
                         holding,
-                        owned: Vec::new(),
+                        owned: None,
                     };
                     // Who gave the order may have given up.
                     let _ = answer.send(kill);

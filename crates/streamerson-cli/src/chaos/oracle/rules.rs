@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use super::index::Index;
 use super::{Finding, Terms};
 use crate::chaos::fault::Fault;
-use crate::chaos::record::{Call, End, Kind, Place};
+use crate::chaos::record::{Call, End, Kind, Letter, Place};
+use crate::chaos::settings::QUEUE;
 
 /// The share of requests that must be answered while the broker is there.
 const ANSWERED: f64 = 0.9;
@@ -189,6 +190,9 @@ fn answered(index: &Index<'_>, terms: &Terms) -> Finding {
 }
 
 /// What stops its workers is not handled for ever. A destroyed group forgets how often it was.
+///
+/// The attempts of a letter count deliveries. Queued work is given up when it is delivered once too often; what waits behind others of
+/// its key is delivered to every owner of its partition, and given up when its turn comes.
 fn bounded_attempts(index: &Index<'_>, terms: &Terms) -> Finding {
     let mut finding = Finding::new("attempts are bounded");
     let groups = index.record.episodes.iter();
@@ -202,7 +206,8 @@ fn bounded_attempts(index: &Index<'_>, terms: &Terms) -> Finding {
             format!("the message at {place} was handled {attempts} times")
         });
     }
-    for letter in &index.record.letters {
+    let queued = |letter: &&Letter| letter.place.is_none_or(|place| place.stream == QUEUE);
+    for letter in index.record.letters.iter().filter(queued) {
         // The delivery that finds the attempts used up counts too.
         let attempts = letter.attempts as usize;
         finding.check(attempts <= terms.attempts + 1, || {

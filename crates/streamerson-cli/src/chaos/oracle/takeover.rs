@@ -61,7 +61,8 @@ pub(super) fn of_messages(record: &Record, lease: Duration) -> Takeovers {
 }
 
 /// Of work in the order of keys, per death of an owner: from the death of a partition's owner with work in hand to the moment
-/// the next one begins with the partition. Should the next owner die before that, the wait begins anew with its death.
+/// the next one begins with the partition. Should the next owner die before that, the wait begins anew with its death; should
+/// it be unknown whether a dead worker was an owner, it says nothing.
 pub(super) fn of_partitions(record: &Record, lease: Duration) -> Takeovers {
     let mut by_stream: HashMap<u32, Vec<&Handling>> = HashMap::new();
     for handling in &record.handlings {
@@ -73,14 +74,19 @@ pub(super) fn of_partitions(record: &Record, lease: Duration) -> Takeovers {
     let mut waits = Vec::new();
     for (stream, mut handlings) in by_stream {
         handlings.sort_by_key(|handling| handling.began);
-        let owner = |kill: &&Kill| kill.owned.contains(&stream);
+        let owner = |kill: &&Kill| {
+            kill.owned
+                .as_ref()
+                .is_none_or(|owned| owned.contains(&stream))
+        };
         let mut deaths: Vec<&Kill> = record.kills.iter().filter(owner).collect();
         deaths.sort_by_key(|kill| kill.at);
         // Since a worker died with work in hand nobody has begun.
         let mut is_waiting = false;
         for (n, death) in deaths.iter().enumerate() {
             let had = |h: &&Handling| h.worker == death.worker && h.began <= death.at;
-            is_waiting |= handlings.iter().any(|h| had(h) && h.ended.is_none());
+            let in_hand = || handlings.iter().any(|h| had(h) && h.ended.is_none());
+            is_waiting = death.owned.is_some() && (is_waiting || in_hand());
             let next_death = deaths.get(n + 1).map_or(Duration::MAX, |next| next.at);
             let heir = handlings.iter().find(|h| h.began > death.at);
             let heir = heir.filter(|heir| is_waiting && heir.began <= next_death);

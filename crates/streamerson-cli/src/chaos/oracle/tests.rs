@@ -70,7 +70,7 @@ fn kill(worker: u32, ms: u64) -> Kill {
         worker,
         at: at(ms),
         holding: 1,
-        owned: vec![1],
+        owned: Some(vec![1]),
     }
 }
 
@@ -314,11 +314,16 @@ fn a_partition_waits_from_the_death_of_its_last_owner() {
     let died_before_it_began = waits(&[kill(1, 20), kill(2, 60)], &both);
     assert_eq!(died_before_it_began, (1, at(30), at(30)));
     let never_owned = Kill {
-        owned: vec![2],
+        owned: Some(vec![2]),
         ..kill(2, 60)
     };
     let waited = waits(&[kill(1, 20), never_owned], &both);
     assert_eq!(waited, (1, at(70), at(70)));
+    let unknown = Kill {
+        owned: None,
+        ..kill(2, 60)
+    };
+    assert_eq!(waits(&[kill(1, 20), unknown], &both).0, 0);
     let each_death = waits(
         &[kill(1, 20), kill(2, 60)],
         &[first.clone(), in_partition(2, 7, 50), last.clone()],
