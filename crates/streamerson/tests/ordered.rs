@@ -24,11 +24,15 @@ use streamerson::core::{
 use streamerson::{
     Attempt, Client, Json, Message, NoReply, Problem, Publish, Router, State, Worker, connect,
 };
+use streamerson_embedded::EmbeddedBroker;
+use streamerson_embedded::port::Port;
 use streamerson_testkit::proxy::{Direction, Proxy};
 use streamerson_testkit::redis::RedisServer;
 use support::{away, entries, soon, topic, unanswered, until};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 const LEASE: Duration = Duration::from_millis(300);
 
@@ -56,12 +60,14 @@ impl Replica {
                 base: Duration::from_millis(1),
                 ..RetryPolicy::default()
             });
+        Replica::serve(configure(worker), router)
+    }
+
+    fn serve(worker: Worker, router: Router) -> Replica {
         let (stop, stopped) = oneshot::channel::<()>();
-        let serve = configure(worker)
-            .serve(router)
-            .with_graceful_shutdown(async {
-                let _ = stopped.await;
-            });
+        let serve = worker.serve(router).with_graceful_shutdown(async {
+            let _ = stopped.await;
+        });
         Replica {
             stop: Some(stop),
             task: tokio::spawn(serve.into_future()),
@@ -143,6 +149,49 @@ async fn settled(broker: &dyn Broker) {
         }
     })
     .await;
+}
+
+/// Who owns how many of the partitions, says the broker.
+async fn owners(broker: &dyn Broker) -> BTreeMap<Name, usize> {
+    let mut owners = BTreeMap::new();
+    for number in 0..8 {
+        let of = partition::topic(&topic("orders"), number).unwrap();
+        let leases = broker.leases(&of).await.unwrap();
+        for lease in leases
+            .into_iter()
+            .filter(|lease| lease.name.as_str() == "owner.billing")
+        {
+            *owners.entry(lease.holder).or_default() += 1;
+        }
+    }
+    owners
+}
+
+/// Waits until the partitions are shared like this.
+async fn shared_as(broker: &dyn Broker, shares: &[usize]) {
+    soon(async {
+        while !owners(broker)
+            .await
+            .into_values()
+            .eq(shares.iter().copied())
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// Counts, and notes which attempts there were, and how often.
+type Attempts = Arc<Mutex<HashMap<u32, u64>>>;
+
+async fn note(
+    State(attempts): State<Attempts>,
+    Attempt(attempt): Attempt,
+    message: Message,
+) -> (Publish, NoReply) {
+    *attempts.lock().entry(attempt).or_default() += 1;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    count(message).await
 }
 
 /// Handlers that begin, and end when they are let.
@@ -388,16 +437,7 @@ async fn after_a_restart_a_key_still_waits_for_its_retry() {
 async fn a_partition_changes_hands_without_anything_being_done_twice() {
     let broker = MemoryBroker::new();
     let shared: Arc<dyn Broker> = Arc::new(broker.clone());
-    let attempts: Arc<Mutex<HashMap<u32, u64>>> = Arc::default();
-    async fn note(
-        State(attempts): State<Arc<Mutex<HashMap<u32, u64>>>>,
-        Attempt(attempt): Attempt,
-        message: Message,
-    ) -> (Publish, NoReply) {
-        *attempts.lock().entry(attempt).or_default() += 1;
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        count(message).await
-    }
+    let attempts = Attempts::default();
     let router = Router::new().on("count", note).with_state(attempts.clone());
     // Long enough that a busy machine does not cost a lease.
     let start = || {
@@ -423,6 +463,187 @@ async fn a_partition_changes_hands_without_anything_being_done_twice() {
         assert_eq!(numbers, (0..50).collect::<Vec<_>>(), "{key}");
     }
     assert_eq!(*attempts.lock(), HashMap::from([(1, 400)]));
+}
+
+/// Both replicas work on the topic from when they are told to until they are told not to.
+async fn added_and_removed(broker: Arc<dyn Broker>) {
+    const EACH: u64 = 30;
+    let attempts = Attempts::default();
+    let router = Router::new().on("count", note).with_state(attempts.clone());
+    let start = || {
+        // Long enough that what is handed over was released, and did not run out.
+        let lease = Duration::from_secs(20);
+        let worker = Worker::new(broker.clone()).group("billing").lease(lease);
+        let handle = worker.handle();
+        (Replica::serve(worker, router.clone()), handle)
+    };
+    let ((first, leaves), (second, stays)) = (start(), start());
+    for handle in [&leaves, &stays, &leaves] {
+        soon(handle.add_ordered_topic("orders", 8)).await.unwrap();
+    }
+    let orders = topic("orders");
+    assert_eq!(soon(broker.partitions(&orders)).await.unwrap(), 8);
+    shared_as(&*broker, &[4, 4]).await;
+
+    let sending = async {
+        for n in 0..EACH {
+            let batch = (0..8).map(|key| numbered(&format!("k{key}"), n));
+            send(&*broker, batch.collect()).await;
+        }
+    };
+    let removal = async {
+        soon(entries(&*broker, &topic("effects"), 40)).await;
+        assert!(soon(leaves.remove_topic("orders")).await.unwrap());
+    };
+    tokio::join!(sending, removal);
+    shared_as(&*broker, &[8]).await;
+    assert!(!soon(leaves.remove_topic("orders")).await.unwrap());
+    let effects = soon(effects(&*broker, 8 * EACH as usize)).await;
+    for (key, numbers) in effects {
+        assert_eq!(numbers, (0..EACH).collect::<Vec<_>>(), "{key}");
+    }
+    assert_eq!(*attempts.lock(), HashMap::from([(1, 8 * EACH)]));
+
+    soon(leaves.add_ordered_topic("orders", 8)).await.unwrap();
+    shared_as(&*broker, &[4, 4]).await;
+    first.stop().await;
+    second.stop().await;
+    shared_as(&*broker, &[]).await;
+}
+
+mod a_topic_added_at_run_time_is_shared_in_order_and_handed_over_when_it_is_removed {
+    use super::*;
+
+    #[tokio::test]
+    async fn in_memory() {
+        added_and_removed(Arc::new(MemoryBroker::new())).await;
+    }
+
+    #[tokio::test]
+    async fn embedded() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("embedded:{}", folder.path().display());
+        added_and_removed(connect(&url).await.unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn on_redis() {
+        let server = RedisServer::start().await;
+        added_and_removed(connect(&server.url()).await.unwrap()).await;
+    }
+}
+
+/// The lease of the only partition of `orders`, if it has an owner.
+async fn owner(broker: &dyn Broker) -> Option<Lease> {
+    let of = partition::topic(&topic("orders"), 0).unwrap();
+    let leases = soon(broker.leases(&of)).await.unwrap();
+    let mut leases = leases.into_iter();
+    leases.find(|lease| lease.name.as_str() == "owner.billing")
+}
+
+/// Waits until so many members know of each other.
+async fn seats(broker: &dyn Broker, n: usize) {
+    soon(async {
+        let is_seat = |lease: &Lease| lease.name.as_str().starts_with("share.");
+        let seats = async || {
+            let leases = broker.leases(&topic("orders")).await.unwrap();
+            leases.iter().filter(|lease| is_seat(lease)).count()
+        };
+        while seats().await < n {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// Three replicas, of which the first owns the only partition and has `a` in hand; the handlers of the third end at once.
+async fn crowd_of_three(
+    brokers: [Arc<dyn Broker>; 3],
+    lease: Duration,
+) -> ([Replica; 3], [Held; 3]) {
+    let held = [Held::new(), Held::new(), Held::default()];
+    let mut replicas = Vec::new();
+    for (n, (broker, held)) in brokers.into_iter().zip(&held).enumerate() {
+        let worker = Worker::new(broker.clone())
+            .ordered_topic("orders", 1)
+            .group("billing")
+            .lease(lease);
+        let router = Router::new().on("count", hold).with_state(held.clone());
+        replicas.push(Replica::serve(worker, router));
+        // Their names begin with the time: who is there first comes first.
+        seats(&*broker, n + 1).await;
+        if n == 0 {
+            append(&*broker, &topic("orders.0"), vec![numbered("a", 1)]).await;
+            until(|| held.begun() == 1).await;
+        }
+    }
+    (replicas.try_into().ok().unwrap(), held)
+}
+
+/// The owner of a partition is killed with work in hand, and so is who would be next, shortly before the lease ends.
+async fn owners_killed(broker: Arc<dyn Broker>) {
+    let lease = Duration::from_secs(2);
+    let brokers = std::array::from_fn(|_| broker.clone());
+    let ([first, second, third], held) = crowd_of_three(brokers, lease).await;
+    first.kill().await;
+    let lost = owner(&*broker).await.unwrap();
+    let end = Instant::now() + lost.remaining;
+    tokio::time::sleep_until(end - lease / 20).await;
+    second.kill().await;
+    let gained = soon(async {
+        loop {
+            match owner(&*broker).await {
+                Some(owner) if owner.holder != lost.holder => return owner,
+                _ => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    })
+    .await;
+    // The broker says how long ago it was acquired, however late that was seen.
+    let waited = (Instant::now() - (lease - gained.remaining)).saturating_duration_since(end);
+    assert!(waited < lease / 2, "nobody's for {waited:?}");
+    assert_eq!(soon(effects(&*broker, 1)).await["a"], [1]);
+    assert_eq!(held.map(|held| held.begun()), [1, 0, 1]);
+    third.stop().await;
+}
+
+mod the_work_of_killed_owners_goes_on_when_the_lease_of_the_last_one_ends {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn embedded() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("embedded:{}", folder.path().display());
+        owners_killed(connect(&url).await.unwrap()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn on_redis() {
+        let server = RedisServer::start().await;
+        owners_killed(connect(&server.url()).await.unwrap()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_work_of_killed_owners_goes_on_at_once_where_the_broker_sees_their_connections_close() {
+    let broker = EmbeddedBroker::in_memory();
+    let namespace = Name::new("streamerson").unwrap();
+    let port = Port::bind(([127, 0, 0, 1], 0).into(), broker.clone(), namespace).unwrap();
+    let url = format!("redis://{}", port.local_addr());
+    let _serving = AbortOnDropHandle::new(tokio::spawn(port.serve(std::future::pending())));
+    // Nobody waits here until it has run out.
+    let lease = Duration::from_secs(60);
+    let mut brokers = Vec::new();
+    for _ in 0..3 {
+        brokers.push(connect(&url).await.unwrap());
+    }
+    let brokers = brokers.try_into().unwrap();
+    let ([first, second, third], held) = crowd_of_three(brokers, lease).await;
+    first.kill().await;
+    second.kill().await;
+    assert_eq!(soon(effects(&broker, 1)).await["a"], [1]);
+    assert_eq!(held.map(|held| held.begun()), [1, 0, 1]);
+    third.stop().await;
 }
 
 #[tokio::test]
