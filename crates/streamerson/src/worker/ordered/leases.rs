@@ -49,17 +49,17 @@ impl OwnerLeases {
         &self.me
     }
 
-    /// Takes or renews the seat of this member.
-    pub(super) async fn attend(&self) -> Result<()> {
-        let attending = self
-            .broker
-            .acquire(&self.topic, &self.seat, &self.me, self.ttl);
-        self.within(attending).await.map(drop)
-    }
-
-    /// Who has a seat, with what remains of its time.
-    pub(super) async fn seats(&self) -> Result<Vec<(Name, u64)>> {
-        let leases = self.within(self.broker.leases(&self.topic)).await?;
+    /// Who has a seat, with what remains of its time; the one of this member is taken or renewed first if it is to be.
+    pub(super) async fn seats(&self, renew: bool) -> Result<Vec<(Name, u64)>> {
+        let looking = async {
+            if renew {
+                self.broker
+                    .acquire(&self.topic, &self.seat, &self.me, self.ttl)
+                    .await?;
+            }
+            self.broker.leases(&self.topic).await
+        };
+        let leases = self.within(looking).await?;
         let seats = leases.into_iter().filter(|lease| self.is_seat(lease));
         Ok(seats
             .map(|lease| (lease.holder, millis(lease.remaining)))

@@ -139,13 +139,7 @@ where
     /// Looks who has a seat, and renews the own one first if it is to be.
     async fn attend(&mut self, renew: bool) {
         let asked = self.clock.now();
-        let seats = async {
-            if renew {
-                self.leases.attend().await?;
-            }
-            self.leases.seats().await
-        };
-        match seats.await {
+        match self.leases.seats(renew).await {
             Ok(seats) => {
                 self.is_away = false;
                 self.ownership.attended(asked, self.clock.now(), &seats);
