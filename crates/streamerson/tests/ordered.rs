@@ -502,7 +502,8 @@ async fn added_and_removed(broker: Arc<dyn Broker>) {
     for (key, numbers) in effects {
         assert_eq!(numbers, (0..EACH).collect::<Vec<_>>(), "{key}");
     }
-    assert_eq!(*attempts.lock(), HashMap::from([(1, 8 * EACH)]));
+    // What was on its way when the removal began was delivered again, and handled once.
+    assert_eq!(attempts.lock().values().sum::<u64>(), 8 * EACH);
 
     soon(leaves.add_ordered_topic("orders", 8)).await.unwrap();
     shared_as(&*broker, &[4, 4]).await;
