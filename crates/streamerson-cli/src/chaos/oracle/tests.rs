@@ -297,7 +297,10 @@ fn a_slow_takeover_is_caught_where_it_was_asked_for() {
     assert!(judged(70, &[]));
     assert!(!judged(69, &[]), "the partition waited for 70 ms");
     let sooner = in_partition(2, 6, 60);
-    assert!(judged(50, std::slice::from_ref(&sooner)), "all that was its own waited");
+    assert!(
+        judged(50, std::slice::from_ref(&sooner)),
+        "all that was its own waited"
+    );
     assert!(!judged(49, &[sooner]), "the message waited for 50 ms");
 }
 
