@@ -1,21 +1,27 @@
 //! `streamerson tail`: follows a topic.
 
-use clap::Args;
-use streamerson_core::{Entry, Start, Topic};
+use std::io;
 
+use clap::Args;
+use futures::stream::{FuturesUnordered, StreamExt};
+use serde::Serialize;
+use streamerson_core::{Entry, Reader, Start, Topic};
+
+use super::topic::parts;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
 use crate::output::{self, Format, plain};
 use crate::view::Record;
 
 /// How many entries are read at once.
-const BATCH: u64 = 256;
+const BATCH: usize = 256;
 /// How many characters of a payload the table shows.
 const SHOWN: usize = 200;
 
 /// Print the messages of a topic as they arrive, until Ctrl-C
 ///
-/// Reading takes nothing from anyone: every reader sees every message. With `-o json`, one object per line.
+/// Reading takes nothing from anyone: every reader sees every message. With `-o json`, one object per line. Of a divided topic all
+/// partitions are read, each in its order.
 #[derive(Debug, Args)]
 pub(crate) struct Tail {
     /// Topic to read; NAME:dlq for its dead letters
@@ -44,32 +50,54 @@ pub(crate) struct Tail {
 impl Tail {
     pub(crate) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
-        let mut reader = broker.read(&self.topic, self.from).await?;
+        let mut reading = FuturesUnordered::new();
+        for topic in parts(&*broker, &self.topic).await? {
+            let reader = broker.read(&topic, self.from).await?;
+            reading.push(read(topic, reader));
+        }
+        let is_divided = reading.len() > 1;
         let mut left = self.limit.unwrap_or(u64::MAX);
-        while left > 0 {
-            let entries = reader.next(left.min(BATCH) as usize).await?;
-            left = left.saturating_sub(entries.len() as u64);
-            let mut lines = Vec::new();
-            for (at, entry) in entries.iter().enumerate() {
-                if at > 0 {
-                    lines.push(b'\n');
-                }
-                self.show(entry, &mut lines)?;
-            }
-            output::line(&lines)?;
+        while left > 0
+            && let Some((topic, reader, entries)) = reading.next().await
+        {
+            let entries = entries?.into_iter().take(left.min(BATCH as u64) as usize);
+            left -= entries.len() as u64;
+            let lines: io::Result<Vec<String>> = entries
+                .map(|entry| match self.output {
+                    Format::Json => json(&topic, &entry),
+                    Format::Table if is_divided => Ok(format!("{topic}  {}", text(&entry))),
+                    Format::Table => Ok(text(&entry)),
+                })
+                .collect();
+            output::line(lines?.join("\n").as_bytes())?;
+            reading.push(read(topic, reader));
         }
         Ok(())
     }
+}
 
-    fn show(&self, entry: &Entry, line: &mut Vec<u8>) -> std::io::Result<()> {
-        match self.output {
-            Format::Json => Ok(serde_json::to_writer(line, &Record(entry))?),
-            Format::Table => {
-                line.extend_from_slice(text(entry).as_bytes());
-                Ok(())
-            }
-        }
+/// The next entries of a topic, with what is needed to go on.
+async fn read(
+    topic: Topic,
+    mut reader: Box<dyn Reader>,
+) -> (Topic, Box<dyn Reader>, streamerson_core::Result<Vec<Entry>>) {
+    let entries = reader.next(BATCH).await;
+    (topic, reader, entries)
+}
+
+fn json(topic: &Topic, entry: &Entry) -> io::Result<String> {
+    /// An entry, with where it stands; of a divided topic, that is the partition.
+    #[derive(Serialize)]
+    struct Listed<'a> {
+        topic: &'a str,
+        #[serde(flatten)]
+        record: Record<'a>,
     }
+    let listed = Listed {
+        topic: topic.as_str(),
+        record: Record(entry),
+    };
+    Ok(serde_json::to_string(&listed)?)
 }
 
 /// Position, type, id, why it is dead, and payload; the payload last, because it is long.

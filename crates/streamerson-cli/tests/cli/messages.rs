@@ -1,5 +1,7 @@
 //! `send`, `request`, `tail` and `topic`.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use streamerson_testkit::redis::RedisServer;
 
@@ -10,6 +12,7 @@ use crate::support::{Dev, Place, on_both, run, run_with_input};
 
 on_both! {
     a_message_to_a_divided_topic_goes_to_the_partition_that_any_client_would_choose
+    tail_follows_a_divided_topic_in_all_its_partitions
 }
 
 async fn a_message_to_a_divided_topic_goes_to_the_partition_that_any_client_would_choose(
@@ -38,6 +41,30 @@ async fn a_message_to_a_divided_topic_goes_to_the_partition_that_any_client_woul
         stored += place.messages(&format!("orders.{number}")).await.len();
     }
     assert_eq!(stored, 2);
+}
+
+async fn tail_follows_a_divided_topic_in_all_its_partitions(place: Place) {
+    let orders = Topic::new("orders").unwrap();
+    place.send("orders", &["0"]).await;
+    place.broker.divide(&orders, 8).await.unwrap();
+    for part in ["orders.2", "orders.5"] {
+        place.send(part, &["1"]).await;
+    }
+    let tail = ["tail", "orders", "--from", "earliest", "-n", "3"];
+    let mut seen = BTreeSet::new();
+    for line in place
+        .run(&[&tail[..], &["-o", "json"]].concat())
+        .await
+        .ok()
+        .lines()
+    {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        seen.insert(record["topic"].as_str().unwrap().to_owned());
+    }
+    let all = ["orders", "orders.2", "orders.5"].map(str::to_owned);
+    assert_eq!(seen, BTreeSet::from(all));
+    let text = place.run(&tail).await.ok();
+    assert!(text.contains("orders.5  "), "{text}");
 }
 
 #[tokio::test]

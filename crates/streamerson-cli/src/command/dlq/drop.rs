@@ -51,7 +51,7 @@ impl Drop {
         let mut report = moving.look().await?;
         let mut outcome = Ok(());
         let preview = format!(
-            "{} of {} would go, with their messages",
+            "{} of {} would go for good",
             counted(report.matched, "dead letter", "dead letters"),
             self.topic
         );
