@@ -261,9 +261,10 @@ impl Group {
         std::mem::replace(&mut self.held, kept).len() as u64
     }
 
-    /// Moves on to `cursor`, backwards too. What is held stays held.
+    /// Moves on to `cursor`, backwards too. What is held up to there stays held; nobody holds what comes after.
     pub fn seek(&mut self, cursor: Position) {
         self.cursor = cursor;
+        self.held.retain(|position, _| *position <= cursor);
     }
 
     /// Everything delivered and not settled, oldest first.

@@ -27,7 +27,9 @@ pub trait Upkeep {
         max: usize,
     ) -> BoxFuture<'a, Result<Vec<Pending>>>;
 
-    /// Lets a group go on elsewhere, backwards too; creates it, and its topic, if needed. What is pending stays so.
+    /// Lets a group go on elsewhere, backwards too; creates it, and its topic, if needed. What is pending up to there stays so.
+    /// What comes again comes as if for the first time: it is taken from who holds it, and their settlements of it are
+    /// [`Fenced`](crate::ErrorKind::Fenced).
     fn seek<'a>(
         &'a self,
         topic: &'a Topic,

@@ -216,11 +216,7 @@ impl TopicState {
             };
             let position = *position;
             let group = &mut self.group(membership)?.deliveries;
-            match group.holding(position) {
-                // The group was moved back: what is pending stays so.
-                Some(_) => group.seek(position),
-                None => grants.push(group.deliver(member, position, now.monotonic)),
-            }
+            grants.push(group.deliver(member, position, now.monotonic));
         }
         let deliveries = grants.into_iter().filter_map(|grant| {
             let Grant { position, attempt } = grant;

@@ -201,6 +201,7 @@ rules! { $
     upkeep::pending_tells_the_attempts
     upkeep::an_unknown_group_is_not_found
     upkeep::a_group_moved_back_has_it_all_again
+    upkeep::moving_back_takes_what_is_held
     upkeep::a_group_moved_forth_keeps_what_it_holds
     upkeep::an_entry_is_taken_once
     upkeep::what_is_not_there_is_not_taken

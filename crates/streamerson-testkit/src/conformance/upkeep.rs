@@ -183,6 +183,32 @@ pub async fn a_group_moved_forth_keeps_what_it_holds(trial: Trial) {
     assert_eq!(stats.groups.len(), 1);
 }
 
+/// What a group that is moved back has again is taken from who holds it: that settles nothing, and it comes as if for the
+/// first time. What is held before that stays so.
+pub async fn moving_back_takes_what_is_held(trial: Trial) {
+    let (topic, next) = (trial.topic(), trial.topic());
+    let positions = trial.send(&topic, &["before", "held", "later"]).await;
+    let mut worker = trial.join(&topic, "workers", "ada").await;
+    let mut held = worker.take(3).await;
+    let later = Settlement::retry(held.remove(2).receipt, LONG);
+    worker.settle_one(later).await.expect("retried");
+    let back = Start::After(positions[0]);
+    seek(&trial, &topic, "workers", back).await;
+    let left = pending(&trial, &topic, Position::ZERO, 10).await;
+    let left: Vec<Position> = left.iter().map(|it| it.position).collect();
+    assert_eq!(left, positions[..1]);
+    let late = Settlement::complete_with(held.remove(1).receipt, vec![to(&next, "late")]);
+    assert_fenced(&worker.settle_one(late).await);
+    let again = worker.take(2).await;
+    assert_eq!(texts(&again), ["held", "later"]);
+    for delivery in again {
+        assert_eq!(delivery.receipt.attempt(), 1);
+        worker.complete(delivery).await;
+    }
+    worker.complete(held.remove(0)).await;
+    assert_eq!(trial.texts_of(&next).await, [""; 0]);
+}
+
 /// Of all who take an entry out, one does, and its outputs appear with it; the entry is neither read nor delivered any more.
 pub async fn an_entry_is_taken_once(trial: Trial) {
     let (topic, next) = (trial.topic(), trial.topic());

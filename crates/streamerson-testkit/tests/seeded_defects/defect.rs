@@ -426,7 +426,10 @@ pub(crate) const CAUGHT: &[(Defect, &[&str])] = &[
     (UnknownGroupsAreEmpty, &["an_unknown_group_is_not_found"]),
     (
         GroupsAreNotMovedBack,
-        &["a_group_moved_back_has_it_all_again"],
+        &[
+            "a_group_moved_back_has_it_all_again",
+            "moving_back_takes_what_is_held",
+        ],
     ),
     (
         MovingForgetsWhatIsHeld,
