@@ -196,6 +196,7 @@ rules! { $
     owner::a_fence_is_for_one_name_at_one_epoch
     owner::a_waiting_owner_is_stopped
     partition::a_topic_is_divided_once
+    partition::a_divided_topic_is_there
     partition::what_cannot_be_divided_is_refused
     upkeep::what_is_pending_is_listed
     upkeep::pending_tells_the_attempts

@@ -1,6 +1,7 @@
 //! Dividing topics.
 
 use futures::future::join_all;
+use streamerson_core::ErrorKind;
 use streamerson_core::partition::MOST;
 
 use super::trial::{Trial, assert_invalid};
@@ -40,6 +41,23 @@ pub async fn a_topic_is_divided_once(trial: Trial) {
         trial.broker.divide(&other, MOST).await.expect("divide"),
         MOST
     );
+}
+
+/// A topic that is divided is there, before there is anything in it; one that somebody asked about is not.
+pub async fn a_divided_topic_is_there(trial: Trial) {
+    let (topic, asked) = (trial.topic(), trial.topic());
+    trial.broker.divide(&topic, 4).await.expect("divide");
+    trial.broker.partitions(&asked).await.expect("an answer");
+    let stats = trial.broker.stats(&topic).await.expect("it is there");
+    assert_eq!((stats.length, stats.groups.len()), (0, 0));
+    let stats = trial.broker.stats(&asked).await;
+    assert_eq!(
+        stats.map_err(|error| error.kind()),
+        Err(ErrorKind::NotFound)
+    );
+    let topics = trial.within("topics", trial.broker.topics()).await;
+    let topics = topics.expect("topics");
+    assert!(topics.contains(&topic) && !topics.contains(&asked));
 }
 
 /// Into no partitions, or into too many, nothing is divided; neither are inboxes and dead letters.

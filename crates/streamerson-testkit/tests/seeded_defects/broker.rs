@@ -212,6 +212,9 @@ impl Broker for Broken {
             }
             let mut stats = stats?;
             match self.defect {
+                Defect::DividedTopicsAreNotThere if stats.last.is_none() => {
+                    return Err(Error::new(ErrorKind::NotFound, "topic-not-found", "empty"));
+                }
                 Defect::LengthIsOneMore => stats.length += 1,
                 Defect::EmptyTopicsForgetTheirEnd if stats.length == 0 => stats.last = None,
                 _ => {}

@@ -101,6 +101,7 @@ pub(crate) enum Defect {
     // Partitions.
     DividingAgainCounts,
     EverythingIsDivided,
+    DividedTopicsAreNotThere,
     // Upkeep.
     PendingIsUnbounded,
     PendingIsTheFirstAttempt,
@@ -420,6 +421,7 @@ pub(crate) const CAUGHT: &[(Defect, &[&str])] = &[
     (LateOwnersGiveSignsOfLife, &["an_owner_is_alone"]),
     (DividingAgainCounts, &["a_topic_is_divided_once"]),
     (EverythingIsDivided, &["what_cannot_be_divided_is_refused"]),
+    (DividedTopicsAreNotThere, &["a_divided_topic_is_there"]),
     (PendingIsUnbounded, &["what_is_pending_is_listed"]),
     (PendingIsTheFirstAttempt, &["pending_tells_the_attempts"]),
     (PendingIsNeverDue, &["what_is_pending_is_listed"]),
