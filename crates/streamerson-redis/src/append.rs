@@ -17,8 +17,9 @@ pub(crate) const INBOX_BOUND: u64 = 10_000;
 pub(crate) const INBOX_TTL_MS: u64 = 60_000;
 /// Beyond this, Redis would close the connection, for everyone who shares it.
 const MAX_MESSAGE: usize = 256 * 1024 * 1024;
-/// Messages on terms in one call of the script.
+/// Messages on terms in one call of the script, and their bytes, so that Redis is not blocked for long.
 const MOST_ON_TERMS: usize = 128;
+const MOST_BYTES: usize = 1024 * 1024;
 
 pub(crate) async fn append(broker: &RedisBroker, batch: Vec<Append>) -> Vec<Result<Position>> {
     if !batch.iter().any(output::has_terms) {
@@ -28,7 +29,7 @@ pub(crate) async fn append(broker: &RedisBroker, batch: Vec<Append>) -> Vec<Resu
     let mut positions = Vec::with_capacity(batch.len());
     for run in batch.chunk_by(|a, b| output::has_terms(a) == output::has_terms(b)) {
         if output::has_terms(&run[0]) {
-            for call in run.chunks(MOST_ON_TERMS) {
+            for call in calls(run) {
                 positions.extend(append_on_terms(broker, call).await);
             }
         } else {
@@ -36,6 +37,22 @@ pub(crate) async fn append(broker: &RedisBroker, batch: Vec<Append>) -> Vec<Resu
         }
     }
     positions
+}
+
+/// Cuts messages on terms into calls.
+fn calls(mut rest: &[Append]) -> Vec<&[Append]> {
+    let mut calls = Vec::new();
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take(MOST_ON_TERMS).take_while(|append| {
+            bytes += output::sent(append);
+            bytes <= MOST_BYTES
+        });
+        let (call, after) = rest.split_at(fits.count().max(1));
+        calls.push(call);
+        rest = after;
+    }
+    calls
 }
 
 async fn append_plain(broker: &RedisBroker, batch: &[Append]) -> Vec<Result<Position>> {
@@ -171,4 +188,28 @@ pub(crate) fn check(append: &Append) -> Result<()> {
         ));
     }
     append.check()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_on_terms_is_bounded_in_count_and_bytes() {
+        let lengths = |sizes: &[usize]| {
+            let append = |size: &usize| {
+                let message = Message::new("t", vec![0; *size]);
+                Append::new(Topic::new("a").unwrap(), message).due_at(1)
+            };
+            let batch: Vec<Append> = sizes.iter().map(append).collect();
+            calls(&batch)
+                .into_iter()
+                .map(<[Append]>::len)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(&[1; 300]), [128, 128, 44]);
+        let large = [600_000, 600_000, 2_000_000, 1, 1];
+        assert_eq!(lengths(&large), [1, 1, 1, 2]);
+        assert_eq!(lengths(&[]), [0; 0]);
+    }
 }

@@ -71,6 +71,29 @@ async fn equal_messages_due_at_the_same_time_all_come_in_the_order_they_were_sen
 }
 
 #[tokio::test]
+async fn large_messages_that_are_due_appear_in_several_steps() {
+    let server = RedisServer::builder().clock().start().await;
+    let broker = connect(&server.url()).await;
+    let orders = topic("orders");
+    let (stream, delays) = ("test:{orders}", "test:{orders}:delay:group");
+    server.cli(&["XGROUP", "CREATE", stream, "group", "0", "MKSTREAM"]);
+    let due = unix_ms() + 3_600_000;
+    let large = "x".repeat(600_000);
+    let batch = (0..5).map(|_| Append::new(orders.clone(), message(&large)).due_at(due));
+    for stored in broker.append(batch.collect()).await {
+        stored.unwrap();
+    }
+    server.set_clock(7_200);
+    let script = include_str!("../../../spec/scripts/claim.lua");
+    for left in ["3", "1", "0"] {
+        let mut claim = vec!["EVAL", script, "2", stream, delays, "group", "ada"];
+        claim.extend(["1000", "1", "-", "", ""]);
+        server.cli(&claim);
+        assert_eq!(server.cli(&["ZCARD", "test:{orders}:later"]), left);
+    }
+}
+
+#[tokio::test]
 async fn a_message_stored_once_is_answered_with_its_first_position() {
     let (server, broker) = start().await;
     let orders = topic("orders");

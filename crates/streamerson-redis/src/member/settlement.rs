@@ -23,12 +23,12 @@ pub(crate) fn calls(batch: Vec<Settlement>) -> Vec<Vec<Settlement>> {
     let mut call = Vec::with_capacity(batch.len().min(MOST));
     let mut bytes = 0;
     for settlement in batch {
-        let size = size(&settlement);
-        if !call.is_empty() && (call.len() == MOST || bytes + size > MOST_BYTES) {
+        let sent: usize = outputs(&settlement).iter().map(output::sent).sum();
+        if !call.is_empty() && (call.len() == MOST || bytes + sent > MOST_BYTES) {
             calls.push(std::mem::take(&mut call));
             bytes = 0;
         }
-        bytes += size;
+        bytes += sent;
         call.push(settlement);
     }
     calls.push(call);
@@ -161,7 +161,7 @@ mod tests {
         let large = |n| {
             let mut settlement = settlement(n, &["a"]);
             if let Outcome::Complete { outputs, .. } = &mut settlement.outcome {
-                outputs[0].message.kind = "k".repeat(600_000).into();
+                outputs[0].message.data = vec![0; 600_000].into();
             }
             settlement
         };

@@ -106,11 +106,18 @@ if alone and next_cursor == '-' and #taken < most then
 end
 
 if call('EXISTS', later) == 1 then
-  for _, packed in ipairs(call('ZRANGEBYSCORE', later, '-inf', string.format('%.0f', now()), 'LIMIT', 0, 128)) do
+  local moved, bytes = 0, 0
+  -- One by one, because they may be large.
+  while moved < 128 and bytes < 1048576 do
+    local packed = call('ZRANGEBYSCORE', later, '-inf', string.format('%.0f', now()), 'LIMIT', 0, 1)[1]
+    if not packed then
+      break
+    end
     local message = cmsgpack.unpack(packed)
     call('XADD', stream, '*', 'id', message[2], 'type', message[3], 'corr', message[4],
       'reply', message[5], 'meta', message[6], 'data', message[7])
     call('ZREM', later, packed)
+    moved, bytes = moved + 1, bytes + #packed
   end
 end
 
