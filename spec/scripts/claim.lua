@@ -153,9 +153,15 @@ written, behind = written or 0, behind or 0
 local went_back = now() + 1000 < written
 if went_back then
   behind = math.max(behind, written)
-  for _, entry in ipairs(call('ZRANGE', delays, 0, 999)) do
-    call('ZINCRBY', delays, string.format('%.0f', now() - written), entry)
-  end
+  -- All move by as much, so that their order stays.
+  local moved = 0
+  repeat
+    local page = call('ZRANGE', delays, moved, moved + 999)
+    for _, entry in ipairs(page) do
+      call('ZINCRBY', delays, string.format('%.0f', now() - written), entry)
+    end
+    moved = moved + #page
+  until #page == 0
 end
 if went_back or now() >= written + 1000 then
   local last = delivered(stream, group)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use streamerson_core::{Leases, Settlement, Upkeep};
 use streamerson_redis::RedisBroker;
 use streamerson_testkit::redis::RedisServer;
-use support::{connect, eventually, join, name, one, send, text, topic};
+use support::{connect, eventually, join, name, one, send, text, topic, within};
 
 const SHORT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(300);
@@ -48,6 +48,31 @@ async fn a_retry_comes_about_when_it_is_due() {
     assert!(settled[0].is_ok());
     server.set_clock(-7200);
     assert_eq!(text(&one(&mut ada).await.message), "a");
+}
+
+#[tokio::test]
+async fn many_retries_come_about_when_they_are_due() {
+    let (server, broker) = start().await;
+    let orders = topic("orders");
+    let names: Vec<String> = (0..2_500).map(|n| n.to_string()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    send(&broker, &orders, &names).await;
+    let mut ada = join(&broker, &orders, "ada", LONG).await;
+    for delay in [Duration::from_millis(500), Duration::ZERO] {
+        let mut taken = 0;
+        while taken < names.len() {
+            let deliveries = within(ada.next(1_000)).await.unwrap().into_iter();
+            let settlements = deliveries.map(|it| match delay {
+                Duration::ZERO => Settlement::complete(it.receipt),
+                delay => Settlement::retry(it.receipt, delay),
+            });
+            let settled = ada.settler().settle(settlements.collect()).await;
+            taken += settled.into_iter().map(Result::unwrap).count();
+        }
+        if !delay.is_zero() {
+            server.set_clock(-7200);
+        }
+    }
 }
 
 #[tokio::test]
