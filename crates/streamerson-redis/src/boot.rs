@@ -168,9 +168,9 @@ impl Facts {
             return;
         }
         let victims = if policy.starts_with("allkeys") {
-            "whole topics"
+            "whole topics, and the keys of what happens once, so that it happens twice,"
         } else {
-            "inboxes with unread replies"
+            "inboxes with unread replies, and the keys of what happens once, so that it happens twice,"
         };
         warnings.push(format!(
             "maxmemory-policy {policy} removes {victims} when memory is short; set maxmemory-policy noeviction"
