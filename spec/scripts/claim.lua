@@ -1,4 +1,4 @@
--- streamerson:claim:2
+-- streamerson:claim:3
 local call, argv, keys = redis.call, ARGV, KEYS
 local clock
 
@@ -126,14 +126,18 @@ local function give_back(stream, delays, group, member)
 end
 -- Takes over what others gave up, and does what must be done from time to time: moves messages that are due to the
 -- stream, and writes the group's checkpoint.
--- KEYS: stream, delays. ARGV: group, member, lease in ms, most entries, cursor (- first), fence lease or empty, fence epoch.
+-- KEYS: stream, delays. ARGV: group, member, lease in ms, most entries, cursor (- first), fence lease or empty, fence epoch,
+--   suspect in hand (empty first).
 -- Replies: next cursor (- when the search is through), {{entry, delivery count, {field, value, ...}}, ...},
---   how many entries were trimmed away unprocessed, ms until something is due or -1.
+--   how many entries were trimmed away unprocessed, ms until something is due or -1, suspect in hand or empty.
+-- Entries that are taken over for the second time may be what their holders die of: of these suspects, a member is given
+-- one at a time, so that not two of them end with one member.
 -- With a fence the member is alone: what others hold is taken at once, oldest first, and when the search is through, new
 -- entries too. Without a cursor it does not search, but only takes what is due again, and new entries.
 local stream, delays, later = keys[1], keys[2], keys[1] .. ':later'
 local group, member, lease_ms, most, cursor = argv[1], argv[2], tonumber(argv[3]), tonumber(argv[4]), argv[5]
 local alone = argv[6] ~= ''
+local suspect = argv[8]
 local refused = fenced(stream, member, argv[6], argv[7])
 if refused then
   return refused
@@ -190,6 +194,14 @@ if delayed and not (alone and cursor ~= '') then
   end
 end
 
+if suspect ~= '' then
+  local held = call('XPENDING', stream, group, suspect, suspect, 1)[1]
+  local works = held and held[2] == member and held[3] < lease_ms
+  if not works or (delayed and call('ZSCORE', delays, suspect)) then
+    suspect = ''
+  end
+end
+
 -- Whether the entry is free, and for how long it must have been silent to be taken.
 local function is_free(pending)
   local entry, holder, idle = pending[1], pending[2], pending[3]
@@ -221,7 +233,11 @@ if cursor ~= '' and #taken < most and summary[1] > 0 then
       break
     end
     local free, idle = is_free(pending)
-    if free then
+    local is_suspect = not alone and pending[4] >= 2
+    if free and not (is_suspect and suspect ~= '') then
+      if is_suspect then
+        suspect = pending[1]
+      end
       if delayed then
         call('ZREM', delays, pending[1])
       end
@@ -261,4 +277,4 @@ for _, index in ipairs({ delays, later }) do
     wait = wait < 0 and due or math.min(wait, due)
   end
 end
-return { next_cursor, taken, lost, wait }
+return { next_cursor, taken, lost, wait, suspect }

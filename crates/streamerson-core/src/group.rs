@@ -34,6 +34,7 @@ pub struct Group {
     oldest_touch: Millis,
     /// No retry is due before this.
     earliest_due: Millis,
+    offers: u64,
 }
 
 /// A message delivered and not settled.
@@ -47,6 +48,8 @@ pub struct Held {
     pub attempt: u32,
     /// Who may have it next, when the holder has given it up.
     pub state: Holding,
+    /// Whoever had it before, or, where it was given back, last, went without an end of it: died, or was silent for a lease.
+    pub lost: bool,
 }
 
 /// Whether a held message is being worked on.
@@ -72,6 +75,12 @@ pub struct Grant {
 
 const NEVER: Millis = Millis::MAX;
 
+/// What is lost again and again may be what its holders die of. From this attempt on, a member is given such a message
+/// only when it has none yet, so that not two of them end with one member: whatever is not poison gets to its end.
+///
+/// The second attempt is free. After an ordinary crash all that was lost is shared out at once.
+pub const SUSPECT_FROM: u32 = 3;
+
 impl Group {
     /// A group that has everything after `cursor` before it.
     pub fn new(cursor: Position) -> Group {
@@ -81,6 +90,7 @@ impl Group {
             members: BTreeMap::new(),
             oldest_touch: NEVER,
             earliest_due: NEVER,
+            offers: 0,
         }
     }
 
@@ -113,7 +123,7 @@ impl Group {
     pub fn deliver(&mut self, member: &Name, position: Position, now: Millis) -> Grant {
         debug_assert!(position > self.cursor, "{position} was delivered before");
         self.cursor = position;
-        self.hold(position, member, now, 1)
+        self.hold(position, member, now, 1, false)
     }
 
     /// Puts back a delivery as it was before [`Group::settle`]; also restores one from storage.
@@ -126,7 +136,8 @@ impl Group {
         self.held.insert(position, held);
     }
 
-    /// Gives `member` up to `max` messages, oldest first, that were given back or whose holder was silent for `lease`.
+    /// Gives `member` up to `max` messages, oldest first, that were given back or whose holder was silent for `lease`. Of
+    /// those that were lost again and again ([`SUSPECT_FROM`]) it gets one at a time: the next one when this one is settled.
     pub fn take_over(
         &mut self,
         member: &Name,
@@ -134,22 +145,60 @@ impl Group {
         lease: Millis,
         max: usize,
     ) -> Vec<Grant> {
+        self.take(member, now, lease, max, true)
+    }
+
+    /// The same for an owner, who keeps an order, and so cannot leave anything for later.
+    pub fn take_over_in_order(
+        &mut self,
+        member: &Name,
+        now: Millis,
+        lease: Millis,
+        max: usize,
+    ) -> Vec<Grant> {
+        self.take(member, now, lease, max, false)
+    }
+
+    fn take(
+        &mut self,
+        member: &Name,
+        now: Millis,
+        lease: Millis,
+        max: usize,
+        cautious: bool,
+    ) -> Vec<Grant> {
         if self.next_claim(lease).is_none_or(|at| at > now) {
             return Vec::new();
         }
-        let free: Vec<(Position, u32)> = self
+        let mut has_suspect = cautious && self.has_suspect(member, now, lease);
+        let mut is_given = |held: &Held| {
+            let is_suspect = cautious && held.is_next_a_suspect();
+            let given = !(is_suspect && has_suspect);
+            has_suspect |= is_suspect;
+            given
+        };
+        let free: Vec<Position> = self
             .held
             .iter()
-            .filter(|(_, held)| held.claimable(lease) <= now)
+            .filter(|(_, held)| held.claimable(lease) <= now && is_given(held))
             .take(max)
-            .map(|(position, held)| (*position, held.attempt))
+            .map(|(position, _)| *position)
             .collect();
-        let grants = free
-            .into_iter()
-            .map(|(position, attempt)| self.hold(position, member, now, attempt.saturating_add(1)))
-            .collect();
+        let grants = free.into_iter().filter_map(|position| {
+            let held = self.held.get(&position)?;
+            let (attempt, lost) = (held.attempt.saturating_add(1), held.is_lost());
+            Some(self.hold(position, member, now, attempt, lost))
+        });
+        let grants = grants.collect();
         self.measure();
         grants
+    }
+
+    /// Whether `member` shows signs of life for something that was lost again and again.
+    fn has_suspect(&self, member: &Name, now: Millis, lease: Millis) -> bool {
+        self.held.values().any(|held| {
+            held.member == *member && held.is_suspect() && held.touched.saturating_add(lease) > now
+        })
     }
 
     /// Gives `member` the message at `position`, if it is held by anyone and was silent for at least `idle`, whatever
@@ -167,10 +216,30 @@ impl Group {
             return None;
         }
         let attempt = held.attempt.saturating_add(count.into());
-        Some(self.hold(position, member, now, attempt))
+        let lost = if count { held.is_lost() } else { held.lost };
+        Some(self.hold(position, member, now, attempt, lost))
     }
 
-    /// When [`Group::take_over`] may next have something to give; never late, at times early.
+    /// When [`Group::take_over`], which has just given nothing, may have something for `member`. It may have something
+    /// earlier when [`offers`](Group::offers) changes.
+    pub fn next_claim_of(&self, member: &Name, now: Millis, lease: Millis) -> Option<Millis> {
+        let next = self.next_claim(lease).filter(|at| *at <= now);
+        if next.is_none() || !self.has_suspect(member, now, lease) {
+            return self.next_claim(lease);
+        }
+        let open = self.held.values().filter(|held| !held.is_next_a_suspect());
+        let open = open.map(|held| held.claimable(lease)).min();
+        // Its own suspect may be taken from it without a word, for example with the message itself.
+        let again = now.saturating_add(lease);
+        Some(open.map_or(again, |at| at.min(again))).filter(|at| *at != NEVER)
+    }
+
+    /// Grows whenever something held may go to somebody else, or somebody may have what was withheld.
+    pub fn offers(&self) -> u64 {
+        self.offers
+    }
+
+    /// When [`Group::take_over`] may next have something to give to anybody; never late, at times early.
     pub fn next_claim(&self, lease: Millis) -> Option<Millis> {
         let next = self
             .oldest_touch
@@ -182,15 +251,28 @@ impl Group {
     /// Ends the delivery of the message at `position`, whoever holds it: the first to settle wins. `None`: it was
     /// settled before, or never delivered.
     pub fn settle(&mut self, position: Position) -> Option<Held> {
-        self.held.remove(&position)
+        let held = self.held.remove(&position)?;
+        self.offers += u64::from(held.is_suspect());
+        Some(held)
     }
 
     /// Gives the message back, for anyone, once `due`. Only for its holder: who was replaced must not disturb the new one.
     pub fn retry(&mut self, member: &Name, position: Position, due: Millis) -> bool {
+        self.release(member, position, due, false)
+    }
+
+    /// Frees the message, for anyone, at once: its holder is gone without an end of it.
+    pub fn lose(&mut self, member: &Name, position: Position, now: Millis) -> bool {
+        self.release(member, position, now, true)
+    }
+
+    fn release(&mut self, member: &Name, position: Position, due: Millis, lost: bool) -> bool {
         match self.held.get_mut(&position) {
             Some(held) if held.member == *member && held.state == Holding::Working => {
                 held.state = Holding::Released { due };
+                held.lost = lost;
                 self.earliest_due = self.earliest_due.min(due);
+                self.offers += 1;
                 true
             }
             _ => false,
@@ -217,6 +299,14 @@ impl Group {
         self.held.values().filter(released).count()
     }
 
+    /// Removes `member`, which is gone without a word: all it holds is lost, and for anyone at once.
+    pub fn drop_member(&mut self, member: &Name, now: Millis) -> bool {
+        for held in self.held.values_mut() {
+            held.lost |= held.member == *member && held.state == Holding::Working;
+        }
+        self.leave(member, now)
+    }
+
     /// Removes `member`: all it holds is for anyone, at once. Answers whether it held anything.
     pub fn leave(&mut self, member: &Name, now: Millis) -> bool {
         self.members.remove(member);
@@ -227,6 +317,7 @@ impl Group {
                 released = true;
             }
         }
+        self.offers += u64::from(released);
         self.measure();
         released
     }
@@ -236,8 +327,10 @@ impl Group {
         for held in self.held.values_mut() {
             if held.state == Holding::Working {
                 held.state = Holding::Released { due: now };
+                held.lost = true;
             }
         }
+        self.offers += 1;
         self.measure();
     }
 
@@ -287,12 +380,20 @@ impl Group {
         self.members.iter().map(|(name, seen)| (name, *seen))
     }
 
-    fn hold(&mut self, position: Position, member: &Name, now: Millis, attempt: u32) -> Grant {
+    fn hold(
+        &mut self,
+        position: Position,
+        member: &Name,
+        now: Millis,
+        attempt: u32,
+        lost: bool,
+    ) -> Grant {
         let held = Held {
             member: member.clone(),
             touched: now,
             attempt,
             state: Holding::Working,
+            lost,
         };
         self.oldest_touch = self.oldest_touch.min(now);
         self.held.insert(position, held);
@@ -314,6 +415,21 @@ impl Group {
 }
 
 impl Held {
+    /// Whether whoever takes it over takes it from a holder that was lost.
+    fn is_lost(&self) -> bool {
+        self.lost || self.state == Holding::Working
+    }
+
+    /// Whether it is worked on after it was lost again and again: when it is settled, its holder may have the next one.
+    pub fn is_suspect(&self) -> bool {
+        self.state == Holding::Working && self.lost && self.attempt >= SUSPECT_FROM
+    }
+
+    /// Whether it is one for who takes it over.
+    fn is_next_a_suspect(&self) -> bool {
+        self.is_lost() && self.attempt.saturating_add(1) >= SUSPECT_FROM
+    }
+
     fn claimable(&self, lease: Millis) -> Millis {
         match self.state {
             Holding::Working => self.touched.saturating_add(lease),
@@ -427,6 +543,41 @@ mod tests {
     }
 
     #[test]
+    fn what_was_lost_twice_is_given_one_at_a_time() {
+        let (ada, bob) = (name("ada"), name("bob"));
+        let mut group = Group::new(Position::ZERO);
+        for n in 1..=4 {
+            group.deliver(&ada, at(n), 0);
+        }
+        // Asked to be tried again, it came to an end.
+        group.retry(&ada, at(4), 0);
+        assert_eq!(group.take_over(&ada, LEASE, LEASE, 10).len(), 4);
+        group.retry(&ada, at(4), LEASE);
+        group.drop_member(&ada, LEASE);
+        let positions = |grants: Vec<Grant>| -> Vec<Position> {
+            grants.iter().map(|grant| grant.position).collect()
+        };
+        assert_eq!(
+            positions(group.take_over(&bob, LEASE, LEASE, 10)),
+            [at(1), at(4)]
+        );
+        assert_eq!(positions(group.take_over(&ada, LEASE, LEASE, 10)), [at(2)]);
+        assert_eq!(group.take_over(&bob, LEASE, LEASE, 10), []);
+        assert_eq!(group.next_claim_of(&bob, LEASE, LEASE), Some(2 * LEASE));
+
+        // With its end there is room for the next.
+        let offers = group.offers();
+        group.settle(at(1));
+        assert!(group.offers() > offers);
+        assert_eq!(positions(group.take_over(&bob, LEASE, LEASE, 10)), [at(3)]);
+        // An owner has them all.
+        group.drop_member(&ada, LEASE);
+        group.drop_member(&bob, LEASE);
+        let all = group.take_over_in_order(&ada, LEASE, LEASE, 10);
+        assert_eq!(positions(all), [at(2), at(3), at(4)]);
+    }
+
+    #[test]
     fn only_the_silent_who_hold_nothing_are_removed() {
         let (ada, bob, cyd) = (name("ada"), name("bob"), name("cyd"));
         let mut group = Group::new(Position::ZERO);
@@ -448,6 +599,7 @@ mod tests {
         Retry(usize, u64, u64),
         Extend(usize, u64),
         Leave(usize),
+        Die(usize),
         Pass(u64),
     }
 
@@ -459,13 +611,14 @@ mod tests {
             (0usize..3, 1u64..30, 0u64..10_000).prop_map(|(m, p, d)| Step::Retry(m, p, d)),
             (0usize..3, 1u64..30).prop_map(|(m, p)| Step::Extend(m, p)),
             (0usize..3).prop_map(Step::Leave),
+            (0usize..3).prop_map(Step::Die),
             (0u64..6000).prop_map(Step::Pass),
         ]
     }
 
     proptest! {
         /// Whatever happens: a message is settled at most once, its attempts only grow, no one gets a message whose
-        /// holder showed life within the lease, and `next_claim` is never late.
+        /// holder showed life within the lease, nor two suspects, and `next_claim` is never late.
         #[test]
         fn rules_hold_over_any_schedule(steps in proptest::collection::vec(step(), 0..300)) {
             let members = [name("a"), name("b"), name("c")];
@@ -490,7 +643,16 @@ mod tests {
                             prop_assert!(before.next_claim(LEASE).unwrap() <= now);
                         }
                         let grants = group.take_over(&members[m], now, LEASE, usize::MAX);
-                        prop_assert_eq!(grants.iter().map(|g| g.position).collect::<Vec<_>>(), due);
+                        let mut suspects = usize::from(before.has_suspect(&members[m], now, LEASE));
+                        let mut given = due;
+                        given.retain(|at| {
+                            let is_suspect = before.holding(*at).unwrap().is_next_a_suspect();
+                            suspects += usize::from(is_suspect);
+                            !is_suspect || suspects == 1
+                        });
+                        prop_assert_eq!(grants.iter().map(|g| g.position).collect::<Vec<_>>(), given);
+                        let next = group.next_claim_of(&members[m], now, LEASE);
+                        prop_assert!(next.is_none_or(|at| at > now));
                         for grant in grants {
                             prop_assert_eq!(grant.attempt, before.holding(grant.position).unwrap().attempt + 1);
                         }
@@ -505,6 +667,9 @@ mod tests {
                     Step::Extend(m, p) => group.extend(&members[m], &[at(p)], now),
                     Step::Leave(m) => {
                         group.leave(&members[m], now);
+                    }
+                    Step::Die(m) => {
+                        group.drop_member(&members[m], now);
                     }
                     Step::Pass(ms) => now += ms,
                 }

@@ -412,8 +412,9 @@ impl Engine {
         let now = self.now();
         let mut state = self.inner.shared.state.lock();
         let group = state.group_mut(key)?;
-        let before = group.next_claim(AGES);
+        let (before, offers) = (group.next_claim(AGES), group.offers());
         let result = act(group, now);
+        let offers = group.offers() != offers;
         let nearer = match (before, group.next_claim(AGES)) {
             (Some(before), Some(after)) => after < before,
             (None, Some(after)) => after < AGES,
@@ -421,7 +422,7 @@ impl Engine {
         };
         let changed = state.topic(&key.topic).map(|topic| topic.changed.clone());
         drop(state);
-        if let Some(changed) = changed.filter(|_| nearer) {
+        if let Some(changed) = changed.filter(|_| nearer || offers) {
             changed.notify_waiters();
         }
         Ok(result)

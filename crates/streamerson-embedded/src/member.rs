@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt};
-use streamerson_core::group::Grant;
+use streamerson_core::group::{Grant, Group};
 use streamerson_core::meta::DeadLetter;
 use streamerson_core::time::{Millis, unix_ms};
 use streamerson_core::{
-    Append, Delivery, ErrorKind, Member, Membership, Receipt, Result, Settlement, Settler,
+    Append, Delivery, ErrorKind, Member, Membership, Name, Receipt, Result, Settlement, Settler,
     dead_letter,
 };
 use tokio::sync::Notify;
@@ -59,7 +59,12 @@ impl EmbeddedMember {
     }
 
     fn take(&self, max: usize) -> Result<Loading<Grant>> {
-        self.settler.grant(Want::Any { lease: self.lease }, max)
+        let lease = self.lease;
+        let want = match self.settler.fence {
+            Some(_) => Want::Owned { lease },
+            None => Want::Any { lease },
+        };
+        self.settler.grant(want, max)
     }
 }
 
@@ -113,13 +118,19 @@ impl Member for EmbeddedMember {
     }
 
     fn leave(self: Box<Self>) -> BoxFuture<'static, Result<()>> {
-        // Dropping gives back what is held.
+        self.go(Group::leave);
         std::future::ready(Ok(())).boxed()
     }
 }
 
 impl Drop for EmbeddedMember {
     fn drop(&mut self) {
+        self.go(Group::drop_member);
+    }
+}
+
+impl EmbeddedMember {
+    fn go(&self, how: fn(&mut Group, &Name, Millis) -> bool) {
         let EmbeddedSettler {
             engine,
             key,
@@ -134,14 +145,23 @@ impl Drop for EmbeddedMember {
             return;
         }
         // A group that is gone holds nothing.
-        let _ = engine.with_group(key, |group, now| group.leave(member, now));
+        let _ = engine.with_group(key, |group, now| how(group, member, now));
     }
 }
 
 /// Waits until `notified`, or until something may be taken over.
 async fn wait(settler: &EmbeddedSettler, lease: Millis, notified: impl Future<Output = ()>) {
-    let EmbeddedSettler { engine, key, .. } = settler;
-    match engine.with_group(key, |group, _| group.next_claim(lease)) {
+    let EmbeddedSettler {
+        engine,
+        key,
+        member,
+        fence,
+    } = settler;
+    let next = engine.with_group(key, |group, now| match fence {
+        Some(_) => group.next_claim(lease),
+        None => group.next_claim_of(member, now, lease),
+    });
+    match next {
         // The next look finds out what to do about that.
         Err(_) => {}
         Ok(Some(at)) => {

@@ -6,8 +6,9 @@ use futures::future::{BoxFuture, FutureExt};
 
 use super::shared::{Look, Shared};
 use crate::broker::{Delivery, Member, Membership, Settlement, Settler};
-use crate::time::millis;
-use crate::{Position, Result};
+use crate::group::Group;
+use crate::time::{Millis, millis};
+use crate::{Name, Position, Result};
 
 pub(super) struct MemoryMember {
     settler: Arc<MemorySettler>,
@@ -35,7 +36,11 @@ impl Member for MemoryMember {
                 return Ok(Look::Found(deliveries));
             }
             let group = &state.group(membership)?.deliveries;
-            let next = group.next_claim(millis(membership.lease));
+            let (member, lease) = (&membership.member, millis(membership.lease));
+            let next = match membership.fence {
+                Some(_) => group.next_claim(lease),
+                None => group.next_claim_of(member, now.monotonic, lease),
+            };
             Ok(Look::Nothing { next })
         });
         look.boxed()
@@ -46,13 +51,19 @@ impl Member for MemoryMember {
     }
 
     fn leave(self: Box<Self>) -> BoxFuture<'static, Result<()>> {
-        // Dropping releases what is held.
+        self.go(Group::leave);
         std::future::ready(Ok(())).boxed()
     }
 }
 
 impl Drop for MemoryMember {
     fn drop(&mut self) {
+        self.go(Group::drop_member);
+    }
+}
+
+impl MemoryMember {
+    fn go(&self, how: fn(&mut Group, &Name, Millis) -> bool) {
         let MemorySettler { shared, membership } = &*self.settler;
         shared.with_all(|topics, now| {
             let Some(state) = topics.existing(&membership.topic, now) else {
@@ -63,7 +74,7 @@ impl Drop for MemoryMember {
                 return;
             }
             if let Ok(group) = state.group(membership) {
-                group.deliveries.leave(&membership.member, now.monotonic);
+                how(&mut group.deliveries, &membership.member, now.monotonic);
                 state.changed.notify_waiters();
             }
         });

@@ -68,12 +68,17 @@ impl Topics {
         let position = settlement.receipt.position();
         let state = self.state(&membership.topic, now);
         state.check_fence(membership, now)?;
+        let changed = state.changed.clone();
         let group = state.group(membership)?;
+        let offers = group.deliveries.offers();
         let won = match settlement.outcome {
             Outcome::Complete { outputs, once } => {
                 outputs.iter().try_for_each(Append::check)?;
                 once.as_deref().map_or(Ok(()), Once::check)?;
                 let won = group.deliveries.settle(position).is_some();
+                if group.deliveries.offers() != offers {
+                    changed.notify_waiters();
+                }
                 if won {
                     let outputs = group.take_effect(outputs, once.as_deref(), now);
                     self.append_all(outputs, now)?;
@@ -83,7 +88,7 @@ impl Topics {
             Outcome::Retry { after } => {
                 let due = now.monotonic.saturating_add(millis(after));
                 let won = group.deliveries.retry(&membership.member, position, due);
-                state.changed.notify_waiters();
+                changed.notify_waiters();
                 won
             }
         };

@@ -197,7 +197,7 @@ impl Broker {
             _ => self.lease,
         };
         let part = &mut self.parts[number as usize];
-        let mut grants = part.group.take_over(actor.member, now, lease, max);
+        let mut grants = part.group.take_over_in_order(actor.member, now, lease, max);
         oracle.counts.taken_over += grants.len() as u64;
         let from = part
             .log

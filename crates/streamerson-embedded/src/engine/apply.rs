@@ -195,7 +195,8 @@ pub(crate) fn apply(
                 let mut returned = false;
                 for item in items {
                     results.push(match (item.verdict, item.end) {
-                        (Verdict::Won(_), End::Complete(outputs)) => {
+                        (Verdict::Won(held), End::Complete(outputs)) => {
+                            returned |= held.is_suspect();
                             for output in outputs {
                                 let position = output.position.clone().unwrap_or_default();
                                 show(state, output, position, after);

@@ -94,8 +94,8 @@ fn held(group: &Group, moment: Moment) -> Vec<HeldRecord> {
     let records = group.held().map(|(position, held)| HeldRecord {
         position,
         due_unix_ms: match held.state {
-            Holding::Working => 0,
-            Holding::Released { due } => due_unix(due, moment),
+            Holding::Released { due } if !held.lost => due_unix(due, moment),
+            _ => 0,
         },
         attempt: held.attempt,
     });
@@ -103,8 +103,6 @@ fn held(group: &Group, moment: Moment) -> Vec<HeldRecord> {
 }
 
 fn due_unix(due: Millis, moment: Moment) -> u64 {
-    match due.checked_sub(moment.now) {
-        Some(left) if left > 0 => moment.unix_ms.saturating_add(left),
-        _ => 0,
-    }
+    let left = due.saturating_sub(moment.now);
+    moment.unix_ms.saturating_add(left)
 }

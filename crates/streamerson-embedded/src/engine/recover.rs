@@ -428,6 +428,7 @@ impl<'a> Replay<'a> {
             state: Holding::Released {
                 due: self.moment.now.saturating_add(wait),
             },
+            lost: record.due_unix_ms == 0,
         }
     }
 

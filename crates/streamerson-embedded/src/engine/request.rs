@@ -45,6 +45,11 @@ pub(crate) enum Want {
         /// In milliseconds.
         lease: Millis,
     },
+    /// The same, for an owner, who keeps an order.
+    Owned {
+        /// In milliseconds.
+        lease: Millis,
+    },
 }
 
 /// A delivery. `body` is `None` when the entry was trimmed away: settle it, there is nothing to work on.

@@ -383,6 +383,9 @@ impl TopicState {
             Want::Abandoned { lease } | Want::Any { lease } => {
                 state.take_over(member, now, lease, max.min(READ_BACK))
             }
+            Want::Owned { lease } => {
+                state.take_over_in_order(member, now, lease, max.min(READ_BACK))
+            }
         };
         let again = |grant: Grant| (grant, self.slot(grant.position));
         let mut work: Vec<(Grant, Option<Slot>)> = grants.into_iter().map(again).collect();

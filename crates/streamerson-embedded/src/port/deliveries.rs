@@ -92,7 +92,7 @@ impl Held {
     fn release(&self, group: &mut Group, member: &Name, now: Millis) {
         for (position, attempt) in &self.attempts {
             if is_held(group, member, *position, *attempt) {
-                group.retry(member, *position, now);
+                group.lose(member, *position, now);
             }
         }
     }

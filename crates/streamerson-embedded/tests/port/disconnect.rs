@@ -8,7 +8,7 @@ use crate::server::Server;
 use crate::wire::{Value, Wire, encode, fields, words};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const CLAIM: &str = "-- streamerson:claim:2";
+const CLAIM: &str = "-- streamerson:claim:3";
 
 async fn topic_with(server: &Server, count: usize) -> Wire {
     let mut wire = server.connect().await;

@@ -35,6 +35,8 @@ pub(crate) struct Claims {
     period: Duration,
     alone: bool,
     cursor: String,
+    /// What this member holds of what was lost again and again, as the last search told.
+    suspect: String,
     due: Instant,
     search_due: Instant,
     running: Option<Running>,
@@ -61,6 +63,7 @@ impl Claims {
             period: (lease / 2).min(PERIOD),
             alone,
             cursor: START.to_owned(),
+            suspect: String::new(),
             due: Instant::now(),
             search_due: Instant::now(),
             running: None,
@@ -92,7 +95,7 @@ impl Claims {
         }
         let begins = self.cursor == START;
         let only_fetches = self.alone && begins && now < self.search_due;
-        let mut call = script::CLAIM.call(2, 7, 256);
+        let mut call = script::CLAIM.call(2, 8, 256);
         seat.write_keys(&mut call);
         call.number(self.lease.as_millis() as u64);
         call.number(most as u64);
@@ -103,6 +106,7 @@ impl Claims {
             self.search_due = now + self.period;
         }
         seat.write_fence(&mut call);
+        call.arg(self.suspect.as_bytes());
         let commands = seat.commands.clone();
         let answer = async move { commands.run(&script::CLAIM, call).await }.boxed();
         // A retry asked for while this runs moves it forward again.
@@ -128,6 +132,7 @@ impl Claims {
             self.due_by(since + wait);
         }
         self.cursor = found.cursor;
+        self.suspect = found.suspect;
         Ok(Claimed {
             entries: found.entries,
             lost: found.lost,
@@ -139,6 +144,7 @@ impl Claims {
     pub(crate) fn forget(&mut self) {
         self.running = None;
         self.cursor = START.to_owned();
+        self.suspect.clear();
         self.search_due = Instant::now();
         self.due = Instant::now()
             + if self.alone {
@@ -154,10 +160,11 @@ struct Found {
     entries: Vec<(Receipt, Result<Message, Foreign>)>,
     lost: u64,
     wait: Option<Duration>,
+    suspect: String,
 }
 
 fn parse(walk: &mut Walk) -> Result<Found, Malformed> {
-    if walk.list()? != 4 {
+    if walk.list()? != 5 {
         return Err(Malformed);
     }
     let cursor = String::from_utf8(walk.text()?.into()).map_err(|_| Malformed)?;
@@ -176,10 +183,12 @@ fn parse(walk: &mut Walk) -> Result<Found, Malformed> {
     let wait = u64::try_from(walk.number()?)
         .ok()
         .map(Duration::from_millis);
+    let suspect = String::from_utf8(walk.text()?.into()).map_err(|_| Malformed)?;
     Ok(Found {
         cursor,
         entries,
         lost,
         wait,
+        suspect,
     })
 }

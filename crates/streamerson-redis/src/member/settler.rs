@@ -4,7 +4,9 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, join_all, try_join_all};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Duration;
 use streamerson_core::broker::{Membership, Outcome, Receipt, Settlement, Settler};
+use streamerson_core::group::SUSPECT_FROM;
 use streamerson_core::message::Foreign;
 use streamerson_core::meta::DeadLetter;
 use streamerson_core::time::unix_ms;
@@ -150,11 +152,12 @@ impl RedisSettler {
         ))
     }
 
-    /// Wakes the member in time for what it is to try again.
+    /// Wakes the member in time for what it is to try again, and at once for what it may have when this one is settled.
     fn note_retries(&self, settlements: &[Settlement], results: &[Result<()>]) {
         let delays = settlements.iter().zip(results);
         let earliest = delays
             .filter_map(|(settlement, result)| match &settlement.outcome {
+                _ if settlement.receipt.attempt() >= SUSPECT_FROM => Some(Duration::ZERO),
                 Outcome::Retry { after } if result.is_ok() => Some(*after),
                 _ => None,
             })

@@ -227,3 +227,47 @@ pub async fn what_was_given_up_comes_before_what_is_new(trial: Trial) {
     assert_eq!(text(&bob.one().await.message), "old");
     assert_eq!(text(&bob.one().await.message), "new");
 }
+
+/// What two holders in a row were lost with may be what they died of. So that it takes nothing else of the kind with it, a
+/// member has one such message at a time: the next when this one is settled. What is new, and what was asked to be tried
+/// again, comes as ever.
+pub async fn what_was_lost_twice_comes_one_at_a_time(trial: Trial) {
+    let topic = trial.topic();
+    trial.send(&topic, &["a", "b", "c"]).await;
+    for (member, attempt) in [("ada", 1), ("bob", 2)] {
+        let mut silent = trial.join_briefly(&topic, member).await;
+        let held = silent.take(3).await;
+        assert!(held.iter().all(|held| held.receipt.attempt() == attempt));
+    }
+    let mut cyd = trial.join_briefly(&topic, "cyd").await;
+    let first = cyd.next(10).await;
+    assert_eq!((texts(&first).len(), first[0].receipt.attempt()), (1, 3));
+    cyd.extend(&[first[0].receipt.position()]).await;
+    // Others may have another one at once.
+    let mut dan = trial.join_briefly(&topic, "dan").await;
+    let second = dan.next(10).await;
+    assert_eq!((texts(&second).len(), second[0].receipt.attempt()), (1, 3));
+    cyd.extend(&[first[0].receipt.position()]).await;
+
+    trial.send(&topic, &["new"]).await;
+    for attempt in 1..=4 {
+        let mut new = cyd.next(10).await;
+        assert_eq!(
+            (texts(&new), new[0].receipt.attempt()),
+            (vec!["new".to_owned()], attempt)
+        );
+        cyd.extend(&[first[0].receipt.position()]).await;
+        let again = Settlement::retry(new.remove(0).receipt, Duration::ZERO);
+        cyd.settle_one(again)
+            .await
+            .expect("its holder may ask for a retry");
+    }
+    let new = cyd.next(10).await;
+    for delivery in first.into_iter().chain(new) {
+        cyd.complete(delivery).await;
+    }
+    let third = cyd.next(10).await;
+    let mut all = texts(&second);
+    all.extend(texts(&third));
+    assert_eq!((all.len(), third[0].receipt.attempt()), (2, 3));
+}

@@ -138,6 +138,7 @@ rules! { $
     lease::leaving_gives_back_at_once
     lease::a_dropped_member_gives_back
     lease::what_was_given_up_comes_before_what_is_new
+    lease::what_was_lost_twice_comes_one_at_a_time
     settle::a_settled_message_does_not_come_again
     settle::a_second_settlement_is_fenced
     settle::what_was_never_delivered_cannot_be_settled

@@ -35,6 +35,7 @@ pub(crate) enum Defect {
     SignsOfLifeAreIgnored,
     LateSignsOfLifeTakeBack,
     TwoTakeOver,
+    SuspectsComeTogether,
     LeavingKeeps,
     DroppedMembersKeep,
     NewComesFirst,
@@ -214,6 +215,10 @@ pub(crate) const CAUGHT: &[(Defect, &[&str])] = &[
         &["a_late_sign_of_life_takes_nothing_back"],
     ),
     (TwoTakeOver, &["a_message_is_taken_over_by_one_member"]),
+    (
+        SuspectsComeTogether,
+        &["what_was_lost_twice_comes_one_at_a_time"],
+    ),
     (LeavingKeeps, &["leaving_gives_back_at_once"]),
     (DroppedMembersKeep, &["a_dropped_member_gives_back"]),
     (

@@ -1,8 +1,9 @@
 //! `claim`: takes over what others gave up, or no longer show life for.
 //!
-//! `KEYS`: stream, delay. `ARGV`: group, member, lease in ms, most, cursor, fence lease, fence epoch. Answers the next cursor
-//! (always `-`, as everything is looked at), a list of id, attempt and fields, how many of the messages were gone (they are
-//! settled), and how many ms until the next retry is due, or -1. Scheduled messages appear without it.
+//! `KEYS`: stream, delay. `ARGV`: group, member, lease in ms, most, cursor, fence lease, fence epoch, suspect in hand. Answers
+//! the next cursor (always `-`, as everything is looked at), a list of id, attempt and fields, how many of the messages were
+//! gone (they are settled), how many ms until the next retry is due, or -1, and no suspect in hand: the group knows itself who
+//! has one. Scheduled messages appear without it.
 //!
 //! With a fence the member is alone: what others hold is taken at once, and new entries too. With the empty cursor it takes
 //! only what is due again, and new entries.
@@ -41,7 +42,7 @@ pub(super) async fn run(session: &Session, mut call: Call) -> Answer {
     // Without a search, only what was given back counts.
     let lease = if searches { lease } else { ENDLESS };
     let want = match fence {
-        Some(_) => Want::Any { lease },
+        Some(_) => Want::Owned { lease },
         None => Want::Abandoned { lease },
     };
     let taken = engine
@@ -74,7 +75,10 @@ pub(super) async fn run(session: &Session, mut call: Call) -> Answer {
             .await;
     }
     let due = engine.with_group(&key, |group, now| {
-        let due = group.next_claim(ENDLESS)?;
+        let due = match fence {
+            Some(_) => group.next_claim(ENDLESS),
+            None => group.next_claim_of(&member, now, ENDLESS),
+        }?;
         Some(due.saturating_sub(now))
     });
     let due = due.map_err(|error| no_key_or_group(session, &key, error))?;
@@ -88,7 +92,7 @@ fn free_of_others(group: &mut Group, member: &Name, now: Millis) {
         .map(|(position, held)| (position, held.member.clone()))
         .collect();
     for (position, holder) in others {
-        group.retry(&holder, position, now);
+        group.lose(&holder, position, now);
     }
 }
 
@@ -99,5 +103,6 @@ fn answer(entries: Vec<Reply>, lost: usize, due: Option<u64>) -> Reply {
         Reply::List(entries),
         Reply::count(lost),
         Reply::Integer(due),
+        Reply::text(""),
     ])
 }

@@ -60,7 +60,7 @@ pub(super) enum Script {
 const FIRST_LINES: [(&str, Script); 12] = [
     ("-- streamerson:join:1", Script::Join),
     ("-- streamerson:settle:2", Script::Settle),
-    ("-- streamerson:claim:2", Script::Claim),
+    ("-- streamerson:claim:3", Script::Claim),
     ("-- streamerson:extend:2", Script::Extend),
     ("-- streamerson:leave:2", Script::Leave),
     ("-- streamerson:append:1", Script::Append),
@@ -216,7 +216,7 @@ mod tests {
         let library = Library::default();
         for n in 0..2 * MOST {
             library
-                .load(format!("-- streamerson:claim:2\n-- {n}").as_bytes())
+                .load(format!("-- streamerson:claim:3\n-- {n}").as_bytes())
                 .unwrap();
         }
         assert!(library.scripts.lock().len() <= MOST);
