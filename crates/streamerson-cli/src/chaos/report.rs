@@ -1,6 +1,6 @@
 //! What a run has to say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -39,6 +39,8 @@ pub(crate) struct Figures {
     pub(crate) handlings: usize,
     pub(crate) effects: usize,
     pub(crate) dead_letters: usize,
+    /// Of messages that were no poison, and stood beside it too often.
+    pub(crate) innocent_dead_letters: usize,
     pub(crate) fenced: u64,
     pub(crate) kills: usize,
     pub(crate) kills_with_work_in_hand: usize,
@@ -54,6 +56,7 @@ impl Figures {
             handlings: record.handlings.len(),
             effects: record.effects.len(),
             dead_letters: record.letters.len(),
+            innocent_dead_letters: innocents(record),
             fenced: record.fenced,
             kills: record.kills.len(),
             kills_with_work_in_hand: record.kills.iter().filter(|k| k.holding > 0).count(),
@@ -104,6 +107,7 @@ impl Figures {
             row("handlers run", self.handlings),
             row("effects", self.effects),
             row("dead letters", self.dead_letters),
+            row("  that were no poison", self.innocent_dead_letters),
             row("results refused as late", self.fenced),
             row(
                 "workers killed, with work in hand",
@@ -125,6 +129,13 @@ impl Figures {
         );
         rows
     }
+}
+
+fn innocents(record: &Record) -> usize {
+    let poison = record.calls.iter().filter(|it| it.kind == Kind::Poison);
+    let poison: HashSet<&str> = poison.map(|call| &*call.id).collect();
+    let letters = record.letters.iter();
+    letters.filter(|it| !poison.contains(&*it.id)).count()
 }
 
 fn row(name: &str, value: impl ToString) -> Vec<String> {
