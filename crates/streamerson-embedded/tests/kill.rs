@@ -115,20 +115,30 @@ async fn a_message_that_kills_its_process_counts_its_deliveries() {
     for class in [Durability::Os, Durability::Disk] {
         let dir = tempfile::tempdir().unwrap();
         let broker = EmbeddedBroker::open(dir.path(), options(class)).unwrap();
-        append(&broker, "orders", &["fine", "poison"]).await;
+        append(&broker, "orders", &["poison", "fine"]).await;
         drop(broker);
         for attempt in 1..=6 {
             let delivered = die_of_poison(dir.path(), class);
-            let expected = [format!("fine {attempt}"), format!("poison {attempt}")];
+            let both = [format!("poison {attempt}"), format!("fine {attempt}")];
+            // What died with it twice does not again.
+            let expected = if attempt > 2 { &both[..1] } else { &both };
             assert_eq!(delivered, expected);
         }
         // What came later is not blamed.
         let broker = EmbeddedBroker::open(dir.path(), options(class)).unwrap();
         append(&broker, "orders", &["later"]).await;
         let mut member = join(&broker, "orders", "after").await;
-        let seen = store::seen(&store::take(&mut member, 3).await);
-        let expected = [("fine", 7), ("poison", 7), ("later", 1)];
-        assert_eq!(seen, expected.map(|(text, n)| (text.to_owned(), n)));
+        for (text, attempt) in [("poison", 7), ("fine", 3), ("later", 1)] {
+            let mut delivery = store::take(&mut member, 1).await;
+            assert_eq!(store::seen(&delivery), [(text.to_owned(), attempt)]);
+            let settled = Settlement::complete(delivery.remove(0).receipt);
+            member
+                .settler()
+                .settle(vec![settled])
+                .await
+                .remove(0)
+                .unwrap();
+        }
     }
 }
 
@@ -197,8 +207,14 @@ async fn survives(class: Durability) {
         while left > 0 {
             let deliveries = store::take(&mut member, left.min(100)).await;
             left -= deliveries.len();
-            for delivery in deliveries {
-                assert!(!outputs.contains(&text(&delivery.message)));
+            let settled = deliveries.into_iter().map(|delivery| {
+                let text = text(&delivery.message);
+                assert!(!outputs.contains(&text));
+                let output = Append::new(topic("out"), Message::new("test", text));
+                Settlement::complete_with(delivery.receipt, vec![output])
+            });
+            for settled in member.settler().settle(settled.collect()).await {
+                settled.unwrap();
             }
         }
         assert!(futures::poll!(member.next(1)).is_pending());

@@ -174,8 +174,12 @@ async fn a_group_that_is_gone_is_told_from_a_fence() {
         assert!(answer.text().starts_with("NOGROUP "), "{answer:?}");
         let retry = ["g", "ada", "1", "1", "", "", "R", "1-1", "5", "1"];
         both.eval(SETTLE, &[A, DELAY], &retry).await;
-        both.eval(CLAIM, &[A, DELAY], &["g", "ada", "5", "10", "-", "", ""])
-            .await;
+        both.eval(
+            CLAIM,
+            &[A, DELAY],
+            &["g", "ada", "5", "10", "-", "", "", ""],
+        )
+        .await;
         both.eval(LEAVE, &[A, DELAY], &["g", "ada"]).await;
         both.eval(EXTEND, &[A], &["g", "ada", "", "", "1-1"]).await;
     }
@@ -203,7 +207,8 @@ async fn an_output_that_is_no_stream_is_refused_before_anything_happens() {
 async fn what_was_given_back_is_claimed_and_what_is_silent() {
     let mut both = Both::start().await;
     both.delivered(4, "ada").await;
-    let claim = |lease: &'static str, most: &'static str| ["g", "bob", lease, most, "-", "", ""];
+    let claim =
+        |lease: &'static str, most: &'static str| ["g", "bob", lease, most, "-", "", "", ""];
     // Nobody was silent for an hour, and nothing was given back.
     both.eval(CLAIM, &[A, DELAY], &claim("3600000", "10")).await;
     let given_back = ["g", "ada", "1", "1", "", "", "R", "2-1", "0", "1"];
@@ -274,7 +279,7 @@ async fn who_leaves_gives_everything_back() {
         both.eval(LEAVE, &[A, DELAY], &["g", "ada"]).await,
         Value::Integer(0)
     );
-    let claim = ["g", "cyd", "3600000", "10", "-", "", ""];
+    let claim = ["g", "cyd", "3600000", "10", "-", "", "", ""];
     let claimed = both.eval(CLAIM, &[A, DELAY], &claim).await.list();
     assert_eq!(claimed[1].clone().list().len(), 2);
 }
@@ -546,7 +551,7 @@ async fn leases_have_one_holder_and_fence_the_others() {
             let settle = [member, "1", "1", "seat", &epoch, "C", "1-1", "0"];
             let settle = [&["EVAL", SETTLE, "2", A, DELAY, "g"], &settle[..]].concat();
             let extend = ["EVAL", EXTEND, "1", A, "g", member, "seat", &epoch, "2-1"];
-            let claim = [member, "3600000", "10", "-", "seat", &epoch];
+            let claim = [member, "3600000", "10", "-", "seat", &epoch, ""];
             let claim = [&["EVAL", CLAIM, "2", A, DELAY, "g"], &claim[..]].concat();
             let join = [member, "0-0", "seat", &epoch, "0"];
             let join = [&["EVAL", JOIN, "2", A, DELAY, "g"], &join[..]].concat();
@@ -577,7 +582,7 @@ async fn an_owner_is_given_what_others_held_and_what_is_new() {
         let acquire = ["acquire", "seat", "bob", "60000"];
         let acquire = [&["EVAL", LEASE, "1", A], &acquire[..]].concat();
         let epoch = wire.call(&acquire).await.list()[2].text().to_owned();
-        let claim = ["g", "bob", "3600000", "10", "-", "seat", &epoch];
+        let claim = ["g", "bob", "3600000", "10", "-", "seat", &epoch, ""];
         let claim = [&["EVAL", CLAIM, "2", A, DELAY], &claim[..]].concat();
         let claimed = wire.call(&claim).await.list()[1].clone().list();
         let seen = claimed.into_iter().map(|entry| {
