@@ -15,6 +15,18 @@ pub const FOREIGN: &str = "streamerson.foreign";
 /// The longest reason, in bytes: an error text must not make a letter too large to be stored.
 pub const LONGEST_REASON: usize = 2048;
 
+/// How many times as large as any other message a dead letter may be. It holds the message and the reason, and where
+/// bytes are no text they grow by a third: so whatever could be appended can become a dead letter.
+const ROOM: usize = 2;
+
+/// The bound of a message to `topic`, where that of other messages is `limit`.
+pub fn largest(topic: &Topic, limit: usize) -> usize {
+    match topic.is_dead_letters() {
+        true => ROOM.saturating_mul(limit),
+        false => limit,
+    }
+}
+
 impl DeadLetter {
     /// Given up by `member` of `group`, which held it by `receipt`, `at` this time, in milliseconds since 1970. Code and
     /// reason are still to be set.
@@ -44,7 +56,7 @@ pub fn letter(topic: &Topic, message: &Message, mut why: DeadLetter) -> Append {
 }
 
 /// The dead letter of an entry that is not a message. Nothing of it is lost: `data` is a JSON list of its fields, each
-/// `[name, value]`, as text, or as `{"base64": …}` where the bytes are not UTF-8.
+/// `[name, value]`, as text, or as `{"base64": …}` where the bytes are not UTF-8, or so many need an escape that this is shorter.
 pub fn foreign_letter(topic: &Topic, foreign: &Foreign, mut why: DeadLetter) -> Append {
     let fields: Vec<Value> = foreign
         .fields
@@ -138,9 +150,18 @@ fn shortened(mut reason: String) -> String {
 }
 
 fn text(bytes: &Bytes) -> Value {
+    // A control character takes six bytes in JSON.
+    let added: usize = bytes
+        .iter()
+        .map(|byte| match byte {
+            0..0x20 | 0x7f => 5,
+            b'"' | b'\\' => 1,
+            _ => 0,
+        })
+        .sum();
     match std::str::from_utf8(bytes) {
-        Ok(text) => Value::from(text),
-        Err(_) => json!({ "base64": BASE64_STANDARD.encode(bytes) }),
+        Ok(text) if added <= bytes.len() / 3 => Value::from(text),
+        _ => json!({ "base64": BASE64_STANDARD.encode(bytes) }),
     }
 }
 
@@ -226,6 +247,29 @@ mod tests {
             (why.code.as_str(), why.reason),
             ("foreign-entry", foreign.reason)
         );
+    }
+
+    #[test]
+    fn there_is_room_for_the_letter_of_whatever_could_be_appended() {
+        const LIMIT: usize = 1 << 16;
+        let limit = |topic: &Topic| largest(topic, LIMIT);
+        assert_eq!(limit(&orders()), LIMIT);
+        let mut why = why();
+        why.reason = "\u{1}".repeat(LONGEST_REASON);
+        let mut unread = Message::new("a", "");
+        unread.meta = vec![0xff; LIMIT - unread.size()].into();
+        let letters = [0u8, b'"', b'x', 0xff].map(|byte| {
+            let fields = vec![(Bytes::from("a"), Bytes::from(vec![byte; LIMIT - 1]))];
+            let reason = why.reason.clone();
+            foreign_letter(&orders(), &Foreign { fields, reason }, why.clone())
+        });
+        for letter in letters
+            .into_iter()
+            .chain([letter(&orders(), &unread, why.clone())])
+        {
+            let size = letter.message.size();
+            assert!(size <= limit(&letter.topic), "{size}");
+        }
     }
 
     fn why() -> DeadLetter {

@@ -60,6 +60,7 @@ use crate::{Options, Recovery};
 use commit::Committer;
 use drive::Drive;
 use marks::Marks;
+pub(crate) use op::MESSAGE;
 use op::{Change, Changed, Item, Op, Pending};
 pub(crate) use read::Loading;
 pub(crate) use request::{Direction, GroupKey, NewEntry, TopicView, Trim, Want, Work};

@@ -1,6 +1,6 @@
 //! Appending: one pipeline per batch; what has terms (a due time, or a key) goes through a script.
 
-use streamerson_core::{Append, Error, Message, Position, Result, Topic};
+use streamerson_core::{Append, Error, Message, Position, Result, Topic, dead_letter};
 
 use crate::broker::RedisBroker;
 use crate::connection::Answer;
@@ -15,7 +15,8 @@ use crate::wire::{Item, Request};
 pub(crate) const INBOX_BOUND: u64 = 10_000;
 /// How long an inbox is kept after the last write.
 pub(crate) const INBOX_TTL_MS: u64 = 60_000;
-/// Beyond this, Redis would close the connection, for everyone who shares it.
+/// The largest message; a dead letter has more room. Beyond 512 MiB in one field Redis would close the connection, for
+/// everyone who shares it.
 const MAX_MESSAGE: usize = 256 * 1024 * 1024;
 /// Messages on terms in one call of the script, and their bytes, so that Redis is not blocked for long.
 const MOST_ON_TERMS: usize = 128;
@@ -171,12 +172,15 @@ fn results(mut answer: Answer, batch: &[Append]) -> Vec<Result<Position>> {
 
 /// Refuses what Redis would not take, and what makes no sense.
 pub(crate) fn check(append: &Append) -> Result<()> {
-    let size = append.message.size();
-    if size > MAX_MESSAGE {
+    let (size, largest) = (
+        append.message.size(),
+        dead_letter::largest(&append.topic, MAX_MESSAGE),
+    );
+    if size > largest {
         return Err(Error::invalid(
             "message-too-large",
             format!(
-                "a message of {size} bytes to topic {} is larger than {MAX_MESSAGE} bytes: store it elsewhere and send its address",
+                "a message of {size} bytes to topic {} is larger than {largest} bytes: store it elsewhere and send its address",
                 append.topic
             ),
         ));

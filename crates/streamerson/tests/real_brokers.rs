@@ -8,13 +8,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use streamerson::core::{Append, Broker, ErrorKind, Start};
-use streamerson::{Consumer, Json, Message, Router, connect};
+use streamerson::core::{Append, Broker, ErrorKind, Name, Position, Start};
+use streamerson::{Consumer, Json, Message, Problem, Router, connect};
+use streamerson_embedded::port::Port;
+use streamerson_embedded::{EmbeddedBroker, Options};
 use streamerson_testkit::redis::RedisServer;
-use support::{Gate, Serving, soon, topic, until};
+use support::{Gate, Serving, dead_letter, soon, topic, until};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tokio_util::task::AbortOnDropHandle;
 
 /// A broker that can be connected to, and what keeps it.
 struct Place {
@@ -307,4 +311,68 @@ async fn large_messages_pass_one_by_one_on_redis() {
 #[tokio::test]
 async fn large_messages_pass_one_by_one_on_embedded() {
     large_messages_pass_one_by_one(embedded()).await;
+}
+
+/// As large as a message may be on the embedded broker.
+const LARGEST: usize = 32 << 20;
+
+/// The dead letter is larger than the message, and is stored all the same; so is what brings it back.
+async fn the_largest_message_becomes_a_dead_letter_and_comes_back(place: Place) {
+    let broker = connect(&place.url).await.unwrap();
+    let mut message = Message::new("large", "");
+    message.data = vec![b'x'; LARGEST - message.size()].into();
+    let sent = message.data.clone();
+    let stored = broker.append(vec![Append::new(topic("work"), message)]);
+    soon(stored).await.remove(0).unwrap();
+
+    let runs = Arc::new(Mutex::new(Vec::new()));
+    let noted = runs.clone();
+    let router = Router::new().on("large", move |body: Bytes| {
+        let noted = noted.clone();
+        async move {
+            noted.lock().push(body);
+            match noted.lock().len() {
+                1 => Err(Problem::bad_request("broken", "no".repeat(10_000))),
+                _ => Ok(()),
+            }
+        }
+    });
+    let serving = Serving::start(broker.clone(), router);
+    let (letter, meta) = dead_letter(&*broker).await;
+    assert_eq!(letter.data, sent);
+    assert_eq!(meta.dlq.unwrap().code, "broken");
+
+    let dead = topic("work").dead_letters();
+    let entry = soon(broker.range(&dead, Position::ZERO, 1)).await.unwrap();
+    let again = streamerson::core::dead_letter::original(&letter).unwrap();
+    let taken = broker.take(&dead, entry[0].position, vec![again]);
+    assert!(soon(taken).await.unwrap());
+    until(|| runs.lock().len() == 2).await;
+    assert_eq!(runs.lock()[1], sent);
+    serving.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_largest_message_becomes_a_dead_letter_and_comes_back_on_redis() {
+    the_largest_message_becomes_a_dead_letter_and_comes_back(redis().await).await;
+}
+
+#[tokio::test]
+async fn the_largest_message_becomes_a_dead_letter_and_comes_back_on_embedded() {
+    the_largest_message_becomes_a_dead_letter_and_comes_back(embedded()).await;
+}
+
+#[tokio::test]
+async fn the_largest_message_becomes_a_dead_letter_and_comes_back_over_the_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = EmbeddedBroker::open(folder.path(), Options::default()).unwrap();
+    let local = ([127, 0, 0, 1], 0).into();
+    let port = Port::bind(local, broker, Name::new("streamerson").unwrap()).unwrap();
+    let place = Place {
+        url: format!("redis://{}", port.local_addr()),
+        _redis: None,
+        _folder: Some(folder),
+    };
+    let _serving = AbortOnDropHandle::new(tokio::spawn(port.serve(std::future::pending())));
+    the_largest_message_becomes_a_dead_letter_and_comes_back(place).await;
 }

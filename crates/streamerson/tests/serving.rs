@@ -475,10 +475,31 @@ mod faults {
     }
 
     #[tokio::test]
-    async fn a_result_the_broker_never_takes_is_counted_and_its_message_delivered_again() {
+    async fn a_result_the_broker_never_takes_makes_a_dead_letter_when_nobody_waits() {
         let broker = Faulty::default();
         let refused = Error::invalid("message-too-large", "the next message is too large");
         *broker.faults.settle.lock() = vec![Fault::Refused(refused)];
+        let held = Held::new();
+        held.release.add_permits(10);
+        let serving = Serving::start(shared(&broker), holding(&held));
+        append(&broker, Message::new("hold", "")).await;
+        let (letter, meta) = dead_letter(&broker).await;
+        let why = meta.dlq.unwrap();
+        assert_eq!(
+            (&letter.kind[..], &why.code[..]),
+            ("hold", "outputs-refused")
+        );
+        assert!(why.reason.contains("message-too-large"), "{}", why.reason);
+        until(|| serving.stats().dead == 1).await;
+        serving.stop().await.unwrap();
+        assert_eq!(held.begun(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_failure_the_broker_never_takes_is_counted_and_its_message_delivered_again() {
+        let broker = Faulty::default();
+        let refused = Error::invalid("message-too-large", "the next message is too large");
+        *broker.faults.settle.lock() = vec![Fault::Refused(refused); 2];
         let lease = Duration::from_millis(150);
         let held = Held::new();
         held.release.add_permits(10);

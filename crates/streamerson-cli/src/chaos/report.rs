@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::fault::Fault;
 use super::oracle::{Takeovers, Verdict};
-use super::record::{End, Kind, Record};
+use super::record::{End, Kind, Letter, Record};
+use super::settings::QUEUE;
 use crate::failure::Result;
 use crate::output::{self, Format};
 
@@ -39,8 +40,9 @@ pub(crate) struct Figures {
     pub(crate) handlings: usize,
     pub(crate) effects: usize,
     pub(crate) dead_letters: usize,
-    /// Of messages that were no poison, and stood beside it too often.
-    pub(crate) innocent_dead_letters: usize,
+    /// Of messages that were no poison: queued work, which only other deaths than poison may bring there; and work in the
+    /// order of keys.
+    pub(crate) innocent_dead_letters: Innocents,
     pub(crate) fenced: u64,
     pub(crate) kills: usize,
     pub(crate) kills_with_work_in_hand: usize,
@@ -50,13 +52,34 @@ pub(crate) struct Figures {
     pub(crate) codes: BTreeMap<String, usize>,
 }
 
+/// Dead letters of messages that were no poison.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Innocents {
+    pub(crate) queued: usize,
+    pub(crate) ordered: usize,
+}
+
+impl Innocents {
+    fn of(record: &Record) -> Innocents {
+        let poison = record.calls.iter().filter(|it| it.kind == Kind::Poison);
+        let poison: HashSet<&str> = poison.map(|call| &*call.id).collect();
+        let innocent = record.letters.iter().filter(|it| !poison.contains(&*it.id));
+        let is_queued = |it: &&Letter| it.place.is_none_or(|place| place.stream == QUEUE);
+        let (queued, ordered): (Vec<&Letter>, Vec<&Letter>) = innocent.partition(is_queued);
+        Innocents {
+            queued: queued.len(),
+            ordered: ordered.len(),
+        }
+    }
+}
+
 impl Figures {
     pub(crate) fn of(record: &Record) -> Figures {
         let mut figures = Figures {
             handlings: record.handlings.len(),
             effects: record.effects.len(),
             dead_letters: record.letters.len(),
-            innocent_dead_letters: innocents(record),
+            innocent_dead_letters: Innocents::of(record),
             fenced: record.fenced,
             kills: record.kills.len(),
             kills_with_work_in_hand: record.kills.iter().filter(|k| k.holding > 0).count(),
@@ -107,7 +130,13 @@ impl Figures {
             row("handlers run", self.handlings),
             row("effects", self.effects),
             row("dead letters", self.dead_letters),
-            row("  that were no poison", self.innocent_dead_letters),
+            row(
+                "  that were no poison: queued, in order",
+                format!(
+                    "{}, {}",
+                    self.innocent_dead_letters.queued, self.innocent_dead_letters.ordered
+                ),
+            ),
             row("results refused as late", self.fenced),
             row(
                 "workers killed, with work in hand",
@@ -129,13 +158,6 @@ impl Figures {
         );
         rows
     }
-}
-
-fn innocents(record: &Record) -> usize {
-    let poison = record.calls.iter().filter(|it| it.kind == Kind::Poison);
-    let poison: HashSet<&str> = poison.map(|call| &*call.id).collect();
-    let letters = record.letters.iter();
-    letters.filter(|it| !poison.contains(&*it.id)).count()
 }
 
 fn row(name: &str, value: impl ToString) -> Vec<String> {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use streamerson_core::group::{Grant, Held};
 use streamerson_core::lease::Fence;
 use streamerson_core::retention::Trimmed;
-use streamerson_core::{Append, Error, Name, Outcome, Position, Result, Settlement, Start, Topic};
+use streamerson_core::{
+    Append, Error, Name, Outcome, Position, Result, Settlement, Start, Topic, dead_letter,
+};
 use tokio::sync::oneshot;
 
 use super::terms::{Effect, Terms};
@@ -305,19 +307,28 @@ impl Item {
 const GRANT: usize = 20;
 
 /// The largest message, all fields together; the outputs of a settlement count as one, because they are written as one.
-const MESSAGE: usize = 32 << 20;
+/// Dead letters have more room, of their own.
+pub(crate) const MESSAGE: usize = 32 << 20;
 
 /// Whether `entries`, written as one, can be stored.
 pub(crate) fn check_sizes(entries: &[Pending]) -> Result<()> {
-    let bytes: usize = entries.iter().map(|entry| entry.body.size()).sum();
-    if bytes <= MESSAGE {
-        return Ok(());
+    let (mut letters, mut others) = (0, 0);
+    for entry in entries {
+        let (bytes, limit) = match entry.topic.is_dead_letters() {
+            true => (&mut letters, dead_letter::largest(&entry.topic, MESSAGE)),
+            false => (&mut others, MESSAGE),
+        };
+        *bytes += entry.body.size();
+        if *bytes > limit {
+            return Err(Error::invalid(
+                "message-too-large",
+                format!(
+                    "{bytes} bytes to {} are more than the {limit} that can be stored at once: store large content \
+                     elsewhere, and send where it is",
+                    entry.topic
+                ),
+            ));
+        }
     }
-    Err(Error::invalid(
-        "message-too-large",
-        format!(
-            "{bytes} bytes are more than the {MESSAGE} that can be stored at once: store large content elsewhere, and \
-             send where it is"
-        ),
-    ))
+    Ok(())
 }

@@ -7,6 +7,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::inline;
+use crate::engine::MESSAGE;
 
 /// A command: its name, then its arguments. Never empty.
 pub(super) type Request = Vec<Bytes>;
@@ -28,11 +29,12 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// For clients that may use the broker: a message of 16 MiB fits, and so does a large batch of settlements.
+    /// For clients that may use the broker: the largest message fits, and so does its dead letter, with the answer to whoever
+    /// waits, and a large batch of settlements.
     pub(super) const TRUSTED: Limits = Limits {
         arguments: 64 * 1024,
-        argument: 16 * 1024 * 1024 + 64 * 1024,
-        request: 64 * 1024 * 1024,
+        argument: 2 * MESSAGE,
+        request: 4 * MESSAGE,
     };
     /// For clients that have not said the password yet; as Redis bounds them.
     pub(super) const STRANGER: Limits = Limits {

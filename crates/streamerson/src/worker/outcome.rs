@@ -192,7 +192,7 @@ impl Rules {
         (!is_awaited || in_time(message, moment, after)).then_some(after)
     }
 
-    fn dead_letter(
+    pub(super) fn dead_letter(
         &self,
         message: &Message,
         receipt: &Receipt,
@@ -201,7 +201,7 @@ impl Rules {
     ) -> Append {
         tracing::warn!(
             topic = %self.topic, position = %receipt.position(), kind = %message.kind, %problem,
-            "a message failed, and is kept as a dead letter"
+            "a message is kept as a dead letter"
         );
         self.counters.dead_letter(problem.code());
         let at = moment.unix_ms;

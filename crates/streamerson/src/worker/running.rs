@@ -24,6 +24,7 @@ use super::handling;
 use super::held::Held;
 use super::outcome::{Moment, Rules};
 use super::rate::Rate;
+use super::settling::Ended;
 use super::stats::{Counters, WorkerStats};
 use crate::backoff::Backoff;
 use crate::{IntoReply, Problem, Reply, Request};
@@ -48,7 +49,7 @@ pub(super) enum Stopped {
 /// Runs the handlers of one member.
 pub(super) struct Runner<S> {
     pub(super) service: S,
-    pub(super) rules: Rules,
+    pub(super) rules: Arc<Rules>,
     pub(super) concurrency: usize,
     pub(super) intake: Intake,
     pub(super) rate: Option<Arc<Rate>>,
@@ -56,7 +57,7 @@ pub(super) struct Runner<S> {
     pub(super) drain: Duration,
     pub(super) held: Arc<Held>,
     pub(super) counters: Counters,
-    pub(super) ended: mpsc::Sender<Vec<Settlement>>,
+    pub(super) ended: mpsc::Sender<Vec<Ended>>,
     pub(super) work: Work,
 }
 
@@ -69,7 +70,7 @@ pub(super) struct Work {
     /// When the rate lets the next one begin.
     resume: Option<tokio::time::Instant>,
     running: JoinSet<Handled>,
-    settlements: Vec<Settlement>,
+    settlements: Vec<Ended>,
     stats: WorkerStats,
     caution: Caution,
 }
@@ -214,7 +215,8 @@ where
         };
         if request.deadline().has_passed(unix_ms()) {
             self.work.stats.expired += 1;
-            self.work.settlements.push(Settlement::complete(receipt));
+            let settlement = Settlement::complete(receipt);
+            self.work.settlements.push(Ended::new(message, settlement));
             return;
         }
         if let Some(refusal) = self.rules.refusal(&message, attempt) {
@@ -222,7 +224,7 @@ where
             let settlement = self
                 .rules
                 .refuse(&message, receipt, refusal, Moment::now(), stats);
-            self.work.settlements.push(settlement);
+            self.work.settlements.push(Ended::new(message, settlement));
             return;
         }
         self.held.begin(position);
@@ -287,7 +289,8 @@ where
         let settlement =
             self.rules
                 .settlement(message, receipt, reply, Moment::now(), &mut self.work.stats);
-        self.work.settlements.push(settlement);
+        let ended = Ended::new(message.clone(), settlement);
+        self.work.settlements.push(ended);
     }
 
     /// Hands what has ended to the settling task; waits when that one is behind.

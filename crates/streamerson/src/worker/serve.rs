@@ -291,11 +291,21 @@ where
     let held = Held::new(limit.map(|limit| limit.saturating_add(settings.lease / 3)));
     let held = Arc::new(held);
     let (ended, settlements) = mpsc::channel(SETTLING_QUEUE);
+    let rules = Arc::new(Rules {
+        topic: topic.clone(),
+        group,
+        member: settings.member_name().clone(),
+        retry: settings.retry,
+        dedupe: settings.dedupe,
+        agreements: Agreements::of(&service),
+        epoch,
+        counters: settings.counters.clone(),
+    });
     let settling = settling::run(
         shared.partitions.settler(member.settler()),
         settlements,
         held.clone(),
-        settings.counters.clone(),
+        rules.clone(),
     );
     let settling = AbortOnDropHandle::new(tokio::spawn(settling));
     let _keeping = shared.heartbeat.keep(
@@ -304,19 +314,9 @@ where
         settings.lease,
         settings.counters.clone(),
     );
-    let agreements = Agreements::of(&service);
     let runner = Runner {
         service,
-        rules: Rules {
-            topic: topic.clone(),
-            group,
-            member: settings.member_name().clone(),
-            retry: settings.retry,
-            dedupe: settings.dedupe,
-            agreements,
-            epoch,
-            counters: settings.counters.clone(),
-        },
+        rules,
         concurrency: settings.concurrency,
         intake: shared.intake(),
         rate: shared.rate.clone(),

@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use http::StatusCode;
-use streamerson_core::{Append, Error, ErrorKind, Outcome, Position, Receipt, Settlement, Settler};
+use streamerson_core::{
+    Append, Error, ErrorKind, Message, Outcome, Position, Receipt, Settlement, Settler,
+};
 use tokio::sync::mpsc;
 
 use super::held::Held;
-use super::stats::{Counters, WorkerStats};
+use super::outcome::{Moment, Rules};
+use super::stats::WorkerStats;
 use crate::backoff::Backoff;
 use crate::{IntoReply, Problem};
 
@@ -20,9 +23,9 @@ const BATCH: usize = 256;
 /// members take no more than they may hold.
 pub(super) async fn run(
     settler: Arc<dyn Settler>,
-    mut ended: mpsc::Receiver<Vec<Settlement>>,
+    mut ended: mpsc::Receiver<Vec<Ended>>,
     held: Arc<Held>,
-    counters: Counters,
+    rules: Arc<Rules>,
 ) {
     let mut queue: VecDeque<Ended> = VecDeque::new();
     let mut received = Vec::new();
@@ -38,9 +41,9 @@ pub(super) async fn run(
             let Ok(more) = ended.try_recv() else { break };
             received.push(more);
         }
-        queue.extend(received.drain(..).flatten().map(Ended::new));
+        queue.extend(received.drain(..).flatten());
         let batch: Vec<Ended> = queue.drain(..queue.len().min(BATCH)).collect();
-        let again = settle(&*settler, batch, &held, &counters).await;
+        let again = settle(&*settler, batch, &held, &rules).await;
         if again.is_empty() {
             backoff.reset();
             continue;
@@ -55,7 +58,8 @@ pub(super) async fn run(
 
 /// A settlement, kept until the broker has taken it.
 #[derive(Debug)]
-struct Ended {
+pub(super) struct Ended {
+    message: Message,
     position: Position,
     attempt: u32,
     outcome: Outcome,
@@ -63,8 +67,10 @@ struct Ended {
 }
 
 impl Ended {
-    fn new(settlement: Settlement) -> Ended {
+    /// The settlement of `message`.
+    pub(super) fn new(message: Message, settlement: Settlement) -> Ended {
         Ended {
+            message,
             position: settlement.receipt.position(),
             attempt: settlement.receipt.attempt(),
             outcome: settlement.outcome,
@@ -86,9 +92,9 @@ impl Ended {
         }
     }
 
-    /// Replaces outputs that the broker will never take by a failure, for each caller who waits; then the work need not
-    /// be done again. `false`: nobody waits, or a failure was refused already.
-    fn replace_refused(&mut self, error: &Error) -> bool {
+    /// Replaces outputs that the broker will never take by a failure, for each caller who waits, or by a dead letter when
+    /// nobody does; then the work need not be done again. `false`: a failure was refused already.
+    fn replace_refused(&mut self, error: &Error, rules: &Rules, stats: &mut WorkerStats) -> bool {
         let Outcome::Complete { outputs, once } = &mut self.outcome else {
             return false;
         };
@@ -98,9 +104,14 @@ impl Ended {
         // A failure is no effect, to be remembered.
         *once = None;
         let detail = format!(
-            "the work was done, but the broker refuses what follows from it: {}",
-            error.detail()
+            "the work was done, but the broker refuses what follows from it: {} ({})",
+            error.detail(),
+            error.code()
         );
+        let problem = || {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            Problem::new(status, "outputs-refused", detail.clone())
+        };
         let failures = outputs
             .drain(..)
             .filter_map(|Append { topic, message, .. }| {
@@ -110,13 +121,16 @@ impl Ended {
                 } else {
                     message.reply_to()?
                 };
-                let status = StatusCode::INTERNAL_SERVER_ERROR;
-                let problem = Problem::new(status, "outputs-refused", detail.clone());
-                Some(Append::new(inbox, problem.into_reply().answer(&message)))
+                Some(Append::new(inbox, problem().into_reply().answer(&message)))
             });
         *outputs = failures.collect();
+        if outputs.is_empty() {
+            let receipt = Receipt::new(self.position, self.attempt);
+            stats.dead += 1;
+            outputs.push(rules.dead_letter(&self.message, &receipt, &problem(), Moment::now()));
+        }
         self.replaced = true;
-        !outputs.is_empty()
+        true
     }
 
     fn settlement(&self) -> Settlement {
@@ -139,7 +153,7 @@ async fn settle(
     settler: &dyn Settler,
     batch: Vec<Ended>,
     held: &Held,
-    counters: &Counters,
+    rules: &Rules,
 ) -> Vec<Ended> {
     // What is to be tried again may come back before the answer to this call does; it must not look held then.
     held.remove(
@@ -156,7 +170,7 @@ async fn settle(
     let mut done = Vec::with_capacity(batch.len());
     for (mut ended, result) in batch.into_iter().zip(results) {
         if let Err(error) = result {
-            if ended.may_repeat(&error) || ended.replace_refused(&error) {
+            if ended.may_repeat(&error) || ended.replace_refused(&error, rules, &mut stats) {
                 again.push(ended);
                 continue;
             }
@@ -167,7 +181,7 @@ async fn settle(
         }
     }
     held.remove(done.into_iter());
-    counters.add(&stats);
+    rules.counters.add(&stats);
     again
 }
 
