@@ -10,7 +10,7 @@ use bytestring::ByteString;
 
 use crate::broker::{Append, Once};
 use crate::time::{Millis, millis};
-use crate::{Error, Result};
+use crate::{Error, Result, Topic};
 
 /// The longest key, in bytes.
 pub const LONGEST_KEY: usize = 512;
@@ -61,6 +61,10 @@ impl Once {
         ))
     }
 }
+
+/// The most keys that are remembered of a topic, and of a group of it: each takes memory, and where it is durable, a line in
+/// every checkpoint.
+const MOST_KEYS: usize = if cfg!(test) { 1_000 } else { 1_000_000 };
 
 /// Keys, each with what became of its first use, until it is forgotten.
 ///
@@ -133,6 +137,21 @@ impl<T> Remembered<T> {
         let (key, memory) = self.keys.remove_entry(key)?;
         self.by_end.remove(&(memory.until, key));
         Some(memory.of)
+    }
+
+    /// Refuses a further key when there are a million that are not over; they are those of `topic`, or of a group of it.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable), code `too-many-once-keys`.
+    pub fn check_room(&self, topic: &Topic, now: Millis) -> Result<()> {
+        let is_over = self.by_end.first().is_some_and(|(until, _)| *until <= now);
+        if self.keys.len() < MOST_KEYS || is_over {
+            return Ok(());
+        }
+        Err(Error::unavailable(
+            "too-many-once-keys",
+            format!(
+                "{MOST_KEYS} keys of what happens once are remembered in {topic} already: keep them for less long"
+            ),
+        ))
     }
 
     /// Everything remembered: key, first use, and until when; those that end first come first.

@@ -77,6 +77,16 @@ impl TopicState {
             || self.partitions > 0
     }
 
+    /// Refuses a key that is one too many.
+    pub(super) fn check_room(&self, append: &Append, now: Now) -> Result<()> {
+        match append.only_once() {
+            Some(once) if self.appended.recall(&once.key, now.monotonic).is_none() => {
+                self.appended.check_room(&append.topic, now.monotonic)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Stores a message, unless its key was used before; one that is not due yet is kept aside.
     pub(super) fn append(&mut self, append: Append, now: Now) -> Position {
         let once = append.only_once();

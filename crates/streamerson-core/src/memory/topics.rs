@@ -49,7 +49,18 @@ impl Topics {
     }
 
     pub(super) fn append(&mut self, append: Append, now: Now) -> Result<Position> {
+        self.check(&append, now)?;
+        self.store(append, now)
+    }
+
+    /// Refuses what cannot be stored.
+    fn check(&self, append: &Append, now: Now) -> Result<()> {
         append.check()?;
+        let state = self.by_name.get(&append.topic);
+        state.map_or(Ok(()), |state| state.check_room(append, now))
+    }
+
+    fn store(&mut self, append: Append, now: Now) -> Result<Position> {
         if append.topic.is_inbox() && !self.by_name.contains_key(&append.topic) {
             // Nobody reads this inbox any more: the reply is late.
             return Ok(Position::ZERO);
@@ -68,13 +79,20 @@ impl Topics {
         let position = settlement.receipt.position();
         let state = self.state(&membership.topic, now);
         state.check_fence(membership, now)?;
+        let group = state.group(membership)?;
+        if let Outcome::Complete { outputs, once } = &settlement.outcome {
+            once.as_deref()
+                .map_or(Ok(()), |once| group.check_room(membership, once, now))?;
+            outputs
+                .iter()
+                .try_for_each(|output| self.check(output, now))?;
+        }
+        let state = self.state(&membership.topic, now);
         let changed = state.changed.clone();
         let group = state.group(membership)?;
         let offers = group.deliveries.offers();
         let won = match settlement.outcome {
             Outcome::Complete { outputs, once } => {
-                outputs.iter().try_for_each(Append::check)?;
-                once.as_deref().map_or(Ok(()), Once::check)?;
                 let won = group.deliveries.settle(position).is_some();
                 if group.deliveries.offers() != offers {
                     changed.notify_waiters();
@@ -108,7 +126,9 @@ impl Topics {
         outputs: Vec<Append>,
         now: Now,
     ) -> Result<bool> {
-        outputs.iter().try_for_each(Append::check)?;
+        outputs
+            .iter()
+            .try_for_each(|output| self.check(output, now))?;
         let taken = self
             .existing(topic, now)
             .is_some_and(|state| state.remove(position));
@@ -120,11 +140,20 @@ impl Topics {
 
     fn append_all(&mut self, outputs: Vec<Append>, now: Now) -> Result<()> {
         let mut outputs = outputs.into_iter();
-        outputs.try_for_each(|output| self.append(output, now).map(drop))
+        outputs.try_for_each(|output| self.store(output, now).map(drop))
     }
 }
 
 impl super::topic::GroupState {
+    /// Refuses a key that is none, or one too many.
+    fn check_room(&self, membership: &Membership, once: &Once, now: Now) -> Result<()> {
+        once.check()?;
+        match self.effects.recall(&once.key, now.monotonic) {
+            Some(_) => Ok(()),
+            None => self.effects.check_room(&membership.topic, now.monotonic),
+        }
+    }
+
     /// What appears of the outputs: all of them, unless the same thing happened before.
     fn take_effect(&mut self, outputs: Vec<Append>, once: Option<&Once>, now: Now) -> Vec<Append> {
         let Some(once) = once else {
@@ -180,6 +209,47 @@ mod tests {
             }),
             ..Membership::new(topic.clone(), name("workers"), name("ada"))
         }
+    }
+
+    #[test]
+    fn keys_of_what_happens_once_are_bounded_and_one_too_many_changes_nothing() {
+        let (topic, out) = (Topic::new("orders").unwrap(), Topic::new("out").unwrap());
+        let mut topics = Topics::default();
+        let start = at(0, NOON);
+        let once = |topic: &Topic, n: u32| {
+            to(topic, "a").once(Once::new(n.to_string(), Duration::from_secs(60)))
+        };
+        let first = topics.append(once(&topic, 0), start).unwrap();
+        (1..1000).for_each(|n| drop(topics.append(once(&topic, n), start).unwrap()));
+        let refused = topics.append(once(&topic, 1000), start).unwrap_err();
+        assert_eq!(refused.code(), "too-many-once-keys");
+        assert_eq!(topics.append(once(&topic, 0), start).unwrap(), first);
+
+        // As an output of a settlement, which is refused as a whole.
+        let ada = Membership::new(topic.clone(), name("workers"), name("ada"));
+        let state = topics.state(&topic, start);
+        state.join(&ada, start).unwrap();
+        let mut deliveries = state.deliver(&ada, start, 1001).unwrap();
+        assert_eq!(deliveries.len(), 1000);
+        let receipt = deliveries.pop().unwrap().receipt;
+        let outputs = vec![to(&out, "b"), once(&topic, 1000)];
+        let settlement = Settlement::complete_with(receipt, outputs);
+        let refused = topics.settle(&ada, settlement, start).unwrap_err();
+        assert_eq!(refused.code(), "too-many-once-keys");
+        assert_eq!(topics.state(&out, start).stats(start).length, 0);
+        assert_eq!(
+            topics
+                .state(&topic, start)
+                .group(&ada)
+                .unwrap()
+                .deliveries
+                .pending(),
+            1000
+        );
+
+        // When the first ones are over there is room.
+        let later = at(60_000, NOON + 60_000);
+        assert!(topics.append(once(&topic, 1000), later).unwrap() > first);
     }
 
     #[test]
