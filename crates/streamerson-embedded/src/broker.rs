@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt};
 use streamerson_core::broker::Capabilities;
 use streamerson_core::retention::{Retention, Trimmed};
-use streamerson_core::stats::{GroupStats, MemberStats, TopicStats};
+use streamerson_core::stats::{GroupStats, Incidents, MemberStats, TopicStats};
 use streamerson_core::time::{Millis, unix_ms};
 use streamerson_core::{
     Append, Broker, Error, ErrorKind, Inbox, Member, Membership, Position, Reader, Result, Start,
@@ -104,6 +104,10 @@ impl Broker for EmbeddedBroker {
         &self.capabilities
     }
 
+    fn incidents(&self) -> Incidents {
+        self.engine.counts().read()
+    }
+
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Position>>> {
         self.engine.append_messages(batch)
     }
@@ -126,7 +130,9 @@ impl Broker for EmbeddedBroker {
             let fence = membership.fence.as_ref();
             self.engine
                 .check_fence(&key.topic, &membership.member, fence)?;
-            self.engine.create_group(&key, membership.start).await?;
+            self.engine
+                .begin_group(&key, membership.start, false)
+                .await?;
             let member = EmbeddedMember::join(self.engine.clone(), key, membership)?;
             Ok(Box::new(member) as Box<dyn Member>)
         }

@@ -53,6 +53,7 @@ use streamerson_core::{
 use tokio::sync::{Notify, oneshot};
 
 pub(crate) use crate::body::Body;
+use crate::counts::Counts;
 use crate::log::directory::{Directory, unusable};
 use crate::log::files::{Files, System};
 use crate::log::writer::Settings;
@@ -90,6 +91,7 @@ struct Inner {
     shared: Arc<Shared>,
     durability: Durability,
     recovery: Recovery,
+    counts: Counts,
     /// Ends before the drive, which it uses.
     timer: Timer,
     drive: Arc<Drive>,
@@ -154,6 +156,7 @@ impl Engine {
                 shared,
                 durability,
                 recovery,
+                counts: Counts::default(),
                 timer: Timer::default(),
                 drive: Arc::new(drive),
             }),
@@ -309,6 +312,18 @@ impl Engine {
             results.insert(at, Err(error));
         }
         results
+    }
+
+    /// Destroys a group, as somebody does who does not know us. `false`: there was none.
+    pub(crate) async fn lose_group(&self, key: &GroupKey) -> Result<bool> {
+        let lost = self.change(Change::LoseGroup(key.clone())).await;
+        self.forget_marks(|marked| marked == key);
+        lost
+    }
+
+    /// What happened that no answer told.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.inner.counts
     }
 
     /// Creates a group, and its topic if needed. `false`: it was there.

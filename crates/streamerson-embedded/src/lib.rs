@@ -35,6 +35,7 @@
 
 mod body;
 mod broker;
+mod counts;
 mod engine;
 mod log;
 mod member;

@@ -209,11 +209,16 @@ async fn set_aside(
     deliveries: Vec<Delivery>,
     odd: Works,
 ) -> Result<Vec<Delivery>> {
+    let lost = odd.iter().filter(|(_, body)| body.is_none()).count();
+    let foreign = odd.len() - lost;
     let settlements = odd.into_iter().map(|(grant, body)| {
         let receipt = Receipt::new(grant.position, grant.attempt);
         let letter = body.map(|body| letter(&settler, &receipt, body));
         Settlement::complete_with(receipt, letter.into_iter().collect())
     });
+    let counts = settler.engine.counts();
+    counts.lost_messages.add(lost as u64);
+    counts.foreign_entries.add(foreign as u64);
     for settled in settler.settle(settlements.collect()).await {
         if let Err(error) = settled {
             // It stays held, and is set aside by who takes it over.

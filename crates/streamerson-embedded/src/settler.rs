@@ -32,13 +32,9 @@ impl EmbeddedSettler {
             member,
             fence,
         } = self;
-        let position = engine.removed_at(key).ok_or(error)?;
-        if engine.create_group(key, Start::After(position)).await? {
-            tracing::error!(
-                topic = %key.topic, group = %key.group, %member, %position,
-                "the consumer group or its topic was removed under its members: it begins again after this position, and what was pending is delivered again if it still exists"
-            );
-        }
+        let gone = engine.gone(key).ok_or(error)?;
+        let start = Start::After(gone.settled);
+        engine.begin_group(key, start, true).await?;
         engine.join(key, member, fence.as_ref()).map(drop)
     }
 }

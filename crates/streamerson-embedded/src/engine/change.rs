@@ -9,7 +9,7 @@ use streamerson_core::{Error, Name, Position, Result, Topic, partition};
 use super::decide::Moment;
 use super::op::{Change, Changed};
 use super::state::{After, State, no_group};
-use super::topic::TopicState;
+use super::topic::{self, TopicState};
 use super::{GroupKey, Trim};
 use crate::log::record::Record;
 
@@ -42,6 +42,15 @@ pub(crate) fn record(state: &State, change: &Change, moment: Moment) -> Result<O
             topic: key.topic.clone(),
             group: key.group.clone(),
         }),
+        Change::LoseGroup(key) => {
+            let topic = state.topic(&key.topic);
+            let group = topic.and_then(|topic| topic.groups.get(&key.group));
+            group.map(|group| Record::GroupLost {
+                topic: key.topic.clone(),
+                group: key.group.clone(),
+                cursor: topic::settled(group),
+            })
+        }
         Change::SeekGroup(key, _) if !has_group(key) => return Err(no_group(key)),
         Change::SeekGroup(key, start) => Some(Record::GroupMoved {
             topic: key.topic.clone(),
@@ -112,7 +121,8 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
         } => {
             let topic = state.topic_or_new(&topic);
             // A group that goes on where it was removed has had its effects; a new one has completed nothing.
-            if topic.removed_groups.remove(&group) != Some(cursor) {
+            let gone = topic.removed_groups.remove(&group);
+            if gone.is_none_or(|gone| gone.settled != cursor) {
                 topic.effects.remove(&group);
             }
             topic.groups.insert(group, Group::new(cursor));
@@ -132,6 +142,14 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
             if let Some(topic) = state.topic_mut(&topic) {
                 topic.remove_group(&group);
             }
+            wake(state, &topic, after);
+        }
+        Record::GroupLost {
+            topic,
+            group,
+            cursor,
+        } => {
+            state.topic_or_new(&topic).lose_group(group, cursor);
             // Its members wait for what will not come.
             wake(state, &topic, after);
         }

@@ -56,6 +56,13 @@ fn beside(name: &Topic, state: &TopicState, unix_ms: u64, encoder: &mut Encoder)
             positions: state.holes.keys().copied().collect(),
         });
     }
+    for (group, gone) in state.removed_groups.iter().filter(|(_, gone)| gone.lost) {
+        encoder.record(&Record::GroupLost {
+            topic: topic(),
+            group: group.clone(),
+            cursor: gone.settled,
+        });
+    }
     if state.partitions > 0 {
         encoder.record(&Record::Divided {
             topic: topic(),

@@ -135,6 +135,8 @@ pub(crate) enum Change {
     CreateGroup(GroupKey, Start),
     /// A group ends.
     RemoveGroup(GroupKey),
+    /// A group is destroyed by somebody who does not know us.
+    LoseGroup(GroupKey),
     /// A group goes on elsewhere.
     SeekGroup(GroupKey, Start),
     /// The oldest entries go.

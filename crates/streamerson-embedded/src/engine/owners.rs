@@ -3,10 +3,11 @@
 use streamerson_core::group::Grant;
 use streamerson_core::lease::{Fence, Lease};
 use streamerson_core::time::Millis;
-use streamerson_core::{Append, Durability, ErrorKind, Name, Position, Result, Topic};
+use streamerson_core::{Append, Durability, ErrorKind, Name, Position, Result, Start, Topic};
 use tokio::sync::oneshot;
 
 use super::op::{Change, Op, Pending, check_sizes};
+use super::topic::Gone;
 use super::{Engine, GroupKey, decide, unanswered};
 
 impl Engine {
@@ -119,8 +120,36 @@ impl Engine {
         })
     }
 
-    /// Up to where all was settled in a group that was removed under its members, as far as that is known.
-    pub(crate) fn removed_at(&self, key: &GroupKey) -> Option<Position> {
+    /// Creates a group where there is none, before somebody joins it: at `start`, or, when it was lost, where all was settled.
+    /// It was lost when somebody destroyed it who does not know us, or when `was_there`: a member that worked in it says so.
+    /// Answers whether a lost group goes on by this.
+    pub(crate) async fn begin_group(
+        &self,
+        key: &GroupKey,
+        start: Start,
+        was_there: bool,
+    ) -> Result<bool> {
+        let gone = self.gone(key);
+        let is_lost = was_there || gone.is_some_and(|gone| gone.lost);
+        let settled = gone.map(|gone| gone.settled).unwrap_or_default();
+        let start = if is_lost {
+            Start::After(settled)
+        } else {
+            start
+        };
+        let begins_again = self.create_group(key, start).await? && is_lost;
+        if begins_again {
+            self.counts().lost_groups.add(1);
+            tracing::error!(
+                topic = %key.topic, group = %key.group, position = %settled,
+                "the consumer group or its topic was removed under its members: it begins again after this position, and what was pending is delivered again if it still exists"
+            );
+        }
+        Ok(begins_again)
+    }
+
+    /// A group that was removed, as far as that is known.
+    pub(crate) fn gone(&self, key: &GroupKey) -> Option<Gone> {
         let state = self.inner.shared.state.lock();
         let topic = state.topic(&key.topic)?;
         topic.removed_groups.get(&key.group).copied()

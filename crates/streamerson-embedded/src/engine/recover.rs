@@ -476,6 +476,15 @@ fn own(record: Record) -> Record {
             group: own_name(group),
             cursor,
         },
+        Record::GroupLost {
+            topic,
+            group,
+            cursor,
+        } => Record::GroupLost {
+            topic,
+            group: own_name(group),
+            cursor,
+        },
         other => other,
     }
 }

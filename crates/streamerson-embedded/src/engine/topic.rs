@@ -50,8 +50,8 @@ pub(crate) struct TopicState {
     pub(crate) written: Millis,
     /// The last commit that woke who waits here.
     pub(crate) woken: u64,
-    /// Groups that were removed, perhaps under their members: up to where all was settled.
-    pub(crate) removed_groups: BTreeMap<Name, Position>,
+    /// Groups that were removed, perhaps under their members.
+    pub(crate) removed_groups: BTreeMap<Name, Gone>,
     /// Entries that are about to be taken out.
     pub(crate) going: BTreeSet<Position>,
     /// Entries that were taken out, with the segments that still have them: these must not bring them back.
@@ -66,6 +66,15 @@ pub(crate) struct TopicState {
     pub(crate) keys: Remembered<Kept<Position>>,
     /// What each group has done once, and what was answered.
     pub(crate) effects: BTreeMap<Name, Remembered<Kept<Option<Answer>>>>,
+}
+
+/// A group that was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gone {
+    /// Up to where all was settled.
+    pub(crate) settled: Position,
+    /// By somebody who does not know us: it goes on there for whoever joins, not only for members that were in it.
+    pub(crate) lost: bool,
 }
 
 /// An entry with its body.
@@ -282,16 +291,37 @@ impl TopicState {
     /// Removes a group. Up to where all was settled is kept, for members that go on, and so are its effects: what was settled
     /// beyond comes again, and must not have a second one.
     pub(crate) fn remove_group(&mut self, name: &Name) {
-        let Some(group) = self.groups.remove(name) else {
-            return;
-        };
+        if let Some(group) = self.groups.remove(name) {
+            let settled = settled(&group);
+            self.note_gone(
+                name.clone(),
+                Gone {
+                    settled,
+                    lost: false,
+                },
+            );
+        }
+    }
+
+    /// The same, when nobody asked us to.
+    pub(crate) fn lose_group(&mut self, name: Name, settled: Position) {
+        self.groups.remove(&name);
+        self.note_gone(
+            name,
+            Gone {
+                settled,
+                lost: true,
+            },
+        );
+    }
+
+    fn note_gone(&mut self, name: Name, gone: Gone) {
         if self.removed_groups.len() >= REMOVED_GROUPS
             && let Some((forgotten, _)) = self.removed_groups.pop_first()
         {
             self.effects.remove(&forgotten);
         }
-        let settled = before(group.first_unprocessed());
-        self.removed_groups.insert(name.clone(), settled);
+        self.removed_groups.insert(name, gone);
     }
 
     /// Takes one entry out. Answers where it stands, and its body if that is in memory.
@@ -423,6 +453,11 @@ fn entries<'a>(
     let cold = cold.map(|(position, place)| (position, Slot::Stored(place)));
     let recent = recent.range(up_to(recent, after)..);
     cold.chain(recent.map(|s| (s.position, Slot::Here(s.body.clone()))))
+}
+
+/// Up to where all is settled in `group`.
+pub(crate) fn settled(group: &Group) -> Position {
+    before(group.first_unprocessed())
 }
 
 fn footprint(body: &Body) -> usize {

@@ -55,6 +55,11 @@ impl<'a> Decoder<'a> {
                 group: self.name()?,
                 cursor: self.position()?,
             },
+            kind::GROUP_LOST => Record::GroupLost {
+                topic: self.topic()?,
+                group: self.name()?,
+                cursor: self.position()?,
+            },
             kind::GROUP_REMOVED => Record::GroupRemoved {
                 topic: self.topic()?,
                 group: self.name()?,
@@ -369,7 +374,7 @@ mod tests {
 
     fn change() -> impl Strategy<Value = Record> {
         let of_group =
-            (topic(), name(), position(), 0..4u8).prop_map(|(topic, group, cursor, which)| {
+            (topic(), name(), position(), 0..5u8).prop_map(|(topic, group, cursor, which)| {
                 match which {
                     0 => Record::GroupCreated {
                         topic,
@@ -382,6 +387,11 @@ mod tests {
                         cursor,
                     },
                     2 => Record::GroupRemoved { topic, group },
+                    3 => Record::GroupLost {
+                        topic,
+                        group,
+                        cursor,
+                    },
                     _ => Record::Trimmed {
                         topic,
                         boundary: cursor,

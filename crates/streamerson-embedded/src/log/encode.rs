@@ -104,6 +104,11 @@ impl Encoder {
                 group,
                 cursor,
             } => self.cursor(kind::GROUP_MOVED, topic, group, *cursor),
+            Record::GroupLost {
+                topic,
+                group,
+                cursor,
+            } => self.cursor(kind::GROUP_LOST, topic, group, *cursor),
             Record::GroupRemoved { topic, group } => {
                 self.buffer.push(kind::GROUP_REMOVED);
                 self.name(topic.as_str());

@@ -32,6 +32,7 @@ pub(super) mod kind {
     pub(crate) const EPOCH: u8 = 20;
     pub(crate) const WAITING: u8 = 21;
     pub(crate) const HOLES: u8 = 22;
+    pub(crate) const GROUP_LOST: u8 = 23;
 }
 
 /// The tag of an entry.
@@ -89,6 +90,16 @@ pub(crate) enum Record {
         topic: Topic,
         /// Its name.
         group: Name,
+    },
+    /// A group was destroyed by somebody who does not know us; also part of a checkpoint. Whoever joins it next begins where all
+    /// was settled.
+    GroupLost {
+        /// Of which topic.
+        topic: Topic,
+        /// Its name.
+        group: Name,
+        /// Up to where all was settled.
+        cursor: Position,
     },
     /// Everything before `boundary` was removed.
     Trimmed {

@@ -7,6 +7,7 @@ mod client;
 mod differential;
 mod disconnect;
 mod guard;
+mod lost_group;
 mod malformed;
 mod pipeline;
 mod scripts;

@@ -75,7 +75,7 @@ fn destroy(session: &mut Session, mut arguments: Arguments) -> BoxFuture<'_, Ans
     async move {
         let key = group_key(session, &mut arguments)?;
         must_exist(session, &key)?;
-        let removed = session.engine().remove_group(&key).await?;
+        let removed = session.engine().lose_group(&key).await?;
         Ok(Reply::Integer(removed.into()))
     }
     .boxed()
