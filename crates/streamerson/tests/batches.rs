@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use streamerson::core::{Append, Broker};
-use streamerson::{Client, IntoReply, Json, Message, Problem, Reply, Router, State};
+use streamerson::{
+    Client, FromRequest, IntoReply, Json, Message, Problem, Reply, Request, Router, State,
+};
 use support::{Faulty, Serving, dead_letter, entries, hasty, soon, topic, until};
 use tokio::sync::Semaphore;
 
@@ -216,4 +218,35 @@ async fn a_batch_that_hangs_is_stopped_at_the_limit_with_all_its_messages() {
     until(|| Arc::strong_count(&dropped) <= handles).await;
     serving.stop().await.unwrap();
     assert_eq!(pending(&broker).await, 0);
+}
+
+/// A number, unless its text makes it panic.
+struct Moody(i64);
+
+impl<S: Sync> FromRequest<S> for Moody {
+    type Rejection = Problem;
+
+    async fn from_request(request: &Request, _: &S) -> Result<Moody, Problem> {
+        let text = std::str::from_utf8(&request.message().data).unwrap();
+        Ok(Moody(text.parse().unwrap()))
+    }
+}
+
+#[tokio::test]
+async fn an_extractor_that_panics_is_the_failure_of_one_message_and_batches_go_on() {
+    async fn double(items: Vec<Moody>) -> Vec<Json<i64>> {
+        items.into_iter().map(|Moody(n)| Json(2 * n)).collect()
+    }
+    let broker = Faulty::default();
+    let router = Router::new().on_batch("n", 500, double);
+    let serving = Serving::start(shared(&broker), router);
+    let client = Client::open(shared(&broker)).await.unwrap();
+    let ask = |text: &'static str| client.request("work", "n").text(text).into_future();
+    let (seven, wrong, eight) = soon(async { tokio::join!(ask("7"), ask("x"), ask("8")) }).await;
+    assert_eq!(wrong.unwrap_err().code(), "handler-panicked");
+    for (reply, expected) in [(seven, 14), (eight, 16)] {
+        assert_eq!(reply.unwrap().json::<i64>().unwrap(), expected);
+    }
+    assert_eq!(soon(ask("9")).await.unwrap().json::<i64>().unwrap(), 18);
+    serving.stop().await.unwrap();
 }

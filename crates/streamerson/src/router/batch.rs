@@ -209,7 +209,11 @@ where
         tokio::task::yield_now().await;
         let mut first = true;
         while let Some(batch) = self.take(std::mem::take(&mut first)) {
-            self.handle(batch).await;
+            // Whatever code of the application does, this task is counted, and so has to go on.
+            let handling = AssertUnwindSafe(self.handle(batch)).catch_unwind();
+            if let Err(panic) = handling.await {
+                tracing::error!(panic = panic_text(&*panic), "a batch was dropped");
+            }
         }
     }
 
@@ -264,13 +268,22 @@ where
     /// The items of `batch`; what has none is answered, and leaves.
     async fn extract(&self, batch: &mut Vec<Waiting>) -> Vec<H::Item> {
         let mut items = Vec::with_capacity(batch.len());
-        for waiting in std::mem::take(batch) {
-            match H::Item::from_request(&waiting.request, &self.state).await {
+        for mut waiting in std::mem::take(batch) {
+            let Waiting { request, reply } = &mut waiting;
+            let extracting = async {
+                let item = H::Item::from_request(request, &self.state).await;
+                item.map_err(IntoReply::into_reply)
+            };
+            let extracted = tokio::select! {
+                extracted = AssertUnwindSafe(extracting).catch_unwind() => extracted,
+                () = reply.closed() => continue,
+            };
+            match extracted.unwrap_or_else(|panic| Err(panicked(request, &*panic))) {
                 Ok(item) => {
                     items.push(item);
                     batch.push(waiting);
                 }
-                Err(rejection) => drop(waiting.reply.send(rejection.into_reply())),
+                Err(rejection) => drop(waiting.reply.send(rejection)),
             }
         }
         items
