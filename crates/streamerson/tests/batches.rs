@@ -14,6 +14,7 @@ use streamerson::{
 };
 use support::{Faulty, Serving, dead_letter, entries, hasty, soon, topic, until};
 use tokio::sync::Semaphore;
+use tower::Service;
 
 fn shared(broker: &Faulty) -> Arc<dyn Broker> {
     Arc::new(broker.clone())
@@ -249,4 +250,38 @@ async fn an_extractor_that_panics_is_the_failure_of_one_message_and_batches_go_o
     }
     assert_eq!(soon(ask("9")).await.unwrap().json::<i64>().unwrap(), 18);
     serving.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_whose_time_was_over_before_its_batch_began_is_not_handled_in_it() {
+    let broker = Faulty::default();
+    let gate = Arc::new(Semaphore::new(0));
+    let seen = Seen::default();
+    let handler = {
+        let (gate, seen) = (gate.clone(), seen.clone());
+        move |items: Vec<Json<i64>>| {
+            let (gate, seen) = (gate.clone(), seen.clone());
+            async move {
+                seen.lock().push(numbers(items));
+                gate.acquire().await.unwrap().forget();
+            }
+        }
+    };
+    let mut router = Router::new().on_batch("n", 10, handler);
+    let request = |n: i64| {
+        let message = Message::new("n", n.to_string());
+        Request::new(topic("work"), message).unwrap()
+    };
+    let first = tokio::spawn(router.call(request(1)));
+    until(|| seen.lock().len() == 1).await;
+    let mut gone = Box::pin(router.call(request(2)));
+    let mut waits = Box::pin(router.call(request(3)));
+    for waiting in [&mut gone, &mut waits] {
+        assert!(futures::poll!(waiting).is_pending());
+    }
+    drop(gone);
+    gate.add_permits(2);
+    soon(waits).await.unwrap();
+    soon(first).await.unwrap().unwrap();
+    assert_eq!(*seen.lock(), [vec![1], vec![3]]);
 }

@@ -269,6 +269,10 @@ where
     async fn extract(&self, batch: &mut Vec<Waiting>) -> Vec<H::Item> {
         let mut items = Vec::with_capacity(batch.len());
         for mut waiting in std::mem::take(batch) {
+            if waiting.reply.is_closed() {
+                // Its time is over: it may be under way again already.
+                continue;
+            }
             let Waiting { request, reply } = &mut waiting;
             let extracting = async {
                 let item = H::Item::from_request(request, &self.state).await;
