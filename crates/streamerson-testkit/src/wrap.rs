@@ -1,17 +1,18 @@
 //! For brokers that wrap another one and change some of what it does.
 
-/// Passes [`Leases`](streamerson_core::Leases) and [`Upkeep`](streamerson_core::Upkeep) of a broker on to a field of it.
+/// Passes [`Leases`](streamerson_core::Leases) and [`Upkeep`](streamerson_core::Upkeep) of a broker on to a field of it; with
+/// `FIELD unless METHOD`, what that method of the broker answers for the name of an operation is its failure.
 #[macro_export]
 macro_rules! pass_on_upkeep {
-    ($broker:ty, $inner:ident) => {
-        $crate::pass_on! { $broker, $inner, ::streamerson_core::Leases;
+    ($broker:ty, $($inner:tt)+) => {
+        $crate::pass_on! { $broker, $($inner)+, ::streamerson_core::Leases;
             acquire(topic: &'a ::streamerson_core::Topic, name: &'a ::streamerson_core::Name,
                 holder: &'a ::streamerson_core::Name, ttl: ::std::time::Duration) -> ::streamerson_core::Lease;
             release(topic: &'a ::streamerson_core::Topic, name: &'a ::streamerson_core::Name,
                 holder: &'a ::streamerson_core::Name) -> bool;
             leases(topic: &'a ::streamerson_core::Topic) -> ::std::vec::Vec<::streamerson_core::Lease>;
         }
-        $crate::pass_on! { $broker, $inner, ::streamerson_core::Upkeep;
+        $crate::pass_on! { $broker, $($inner)+, ::streamerson_core::Upkeep;
             range(topic: &'a ::streamerson_core::Topic, after: ::streamerson_core::Position, max: usize)
                 -> ::std::vec::Vec<::streamerson_core::Entry>;
             pending(topic: &'a ::streamerson_core::Topic, group: &'a ::streamerson_core::Name,
@@ -40,6 +41,18 @@ macro_rules! pass_on {
             $(fn $name<'a>(&'a self, $($arg: $type),*)
                 -> ::futures::future::BoxFuture<'a, ::streamerson_core::Result<$answer>> {
                 self.$inner.$name($($arg),*)
+            })*
+        }
+    };
+    ($broker:ty, $inner:ident unless $refusal:ident, $trait:path;
+     $($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
+        impl $trait for $broker {
+            $(fn $name<'a>(&'a self, $($arg: $type),*)
+                -> ::futures::future::BoxFuture<'a, ::streamerson_core::Result<$answer>> {
+                match self.$refusal(stringify!($name)) {
+                    Some(error) => ::std::boxed::Box::pin(::std::future::ready(Err(error))),
+                    None => self.$inner.$name($($arg),*),
+                }
             })*
         }
     };

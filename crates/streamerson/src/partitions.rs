@@ -58,21 +58,8 @@ impl Partitions {
         }
         let failed = self.ask(unknown).await;
         self.direct(batch.iter_mut());
-        if failed.is_empty() {
-            return self.shared.broker.append(batch).await;
-        }
-        let refusal = |append: &Append| {
-            let failed = failed.iter().find(|(topic, _)| *topic == append.topic);
-            failed.map(|(_, error)| error.clone())
-        };
-        let refusals: Vec<_> = batch.iter().map(refusal).collect();
-        batch.retain(|append| refusal(append).is_none());
-        let mut stored = self.shared.broker.append(batch).await.into_iter();
-        let answers = refusals.into_iter().map(|refused| match refused {
-            Some(error) => Err(error),
-            None => stored.next().unwrap_or_else(|| Err(unanswered())),
-        });
-        answers.collect()
+        let refusal = |append: &Append| failed.get(&append.topic).cloned();
+        pass_on(batch, refusal, |rest| self.shared.broker.append(rest)).await
     }
 
     /// A settler whose outputs go to partitions.
@@ -120,8 +107,8 @@ impl Partitions {
     }
 
     /// Learns about `topics`; answers those that could not be asked about.
-    async fn ask(&self, topics: Vec<Topic>) -> Vec<(Topic, Error)> {
-        let mut failed = Vec::new();
+    async fn ask(&self, topics: Vec<Topic>) -> HashMap<Topic, Error> {
+        let mut failed = HashMap::new();
         for topic in topics {
             match self.shared.broker.partitions(&topic).await {
                 Ok(partitions) => self.learn(topic, partitions),
@@ -133,7 +120,7 @@ impl Partitions {
                     };
                     let detail = error.detail();
                     let detail = format!("it is not known whether {topic} is divided: {detail}");
-                    failed.push((topic, Error::new(kind, error.code(), detail)));
+                    failed.insert(topic, Error::new(kind, error.code(), detail));
                 }
             }
         }
@@ -150,6 +137,23 @@ impl Partitions {
     }
 }
 
+/// Passes on what there is no refusal for; the answers of all, in order.
+async fn pass_on<T, R>(
+    batch: Vec<T>,
+    refusal: impl Fn(&T) -> Option<Error>,
+    call: impl AsyncFnOnce(Vec<T>) -> Vec<Result<R>>,
+) -> Vec<Result<R>> {
+    let refusals: Vec<Option<Error>> = batch.iter().map(refusal).collect();
+    let rest = batch.into_iter().zip(&refusals);
+    let rest = rest.filter_map(|(one, refused)| refused.is_none().then_some(one));
+    let mut answers = call(rest.collect()).await.into_iter();
+    let answers = refusals.into_iter().map(|refused| match refused {
+        Some(error) => Err(error),
+        None => answers.next().unwrap_or_else(|| Err(unanswered())),
+    });
+    answers.collect()
+}
+
 /// What decides about the partition: the key; without one what makes the message the same one when it is sent again.
 fn key(append: &Append) -> ByteString {
     let written = partition::written_key(&append.message);
@@ -160,8 +164,8 @@ fn key(append: &Append) -> ByteString {
 
 fn unanswered() -> Error {
     Error::unknown(
-        "append-unanswered",
-        "the broker did not say whether the message was stored",
+        "broker-unanswered",
+        "the broker answered fewer results than it was asked for",
     )
 }
 
@@ -178,13 +182,16 @@ impl Settler for Directing {
             return self.inner.settle(batch);
         }
         async move {
-            if let Some((_, error)) = self.partitions.ask(unknown).await.pop() {
-                // Nothing happened: it is settled again.
-                let error = Error::unavailable(error.code(), error.detail().to_owned());
-                return vec![Err(error); batch.len()];
-            }
+            let failed = self.partitions.ask(unknown).await;
             self.partitions.direct(outputs(&mut batch));
-            self.inner.settle(batch).await
+            let refusal = |settlement: &Settlement| match &settlement.outcome {
+                Outcome::Complete { outputs, .. } => {
+                    let mut topics = outputs.iter().map(|output| &output.topic);
+                    topics.find_map(|topic| failed.get(topic).cloned())
+                }
+                Outcome::Retry { .. } => None,
+            };
+            pass_on(batch, refusal, |rest| self.inner.settle(rest)).await
         }
         .boxed()
     }

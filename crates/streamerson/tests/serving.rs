@@ -513,6 +513,47 @@ mod faults {
         serving.stop().await.unwrap();
     }
 
+    /// A worker whose handler of `audited` also publishes to the topic `audit`, and a client; both know the topic `work`.
+    async fn auditing(broker: &Faulty) -> (Serving, Client) {
+        async fn audited() -> (Publish, Json<u32>) {
+            (Publish::to("audit", "seen").json(&1), Json(1))
+        }
+        let router = Router::new().on("echo", echo).on("audited", audited);
+        let serving = Serving::start(shared(broker), router);
+        let client = client(broker).await;
+        soon(client.request("work", "echo").json(&1).into_future())
+            .await
+            .unwrap();
+        (serving, client)
+    }
+
+    #[tokio::test]
+    async fn an_output_to_a_topic_that_may_not_be_asked_about_is_refused_for_good() {
+        let broker = Faulty::default();
+        let (serving, client) = auditing(&broker).await;
+        let refused = Error::invalid("no-permission", "this user may not see it");
+        *broker.faults.upkeep.lock() = vec![("partitions", refused); 100];
+        let asked = client.request("work", "audited").into_future();
+        let error = soon(asked).await.unwrap_err();
+        assert_eq!(error.code(), "outputs-refused");
+        serving.stop().await.unwrap();
+        assert_eq!(pending(&broker).await, 0);
+    }
+
+    #[tokio::test]
+    async fn an_output_whose_topic_cannot_be_asked_about_yet_holds_no_other_settlement_up() {
+        let broker = Faulty::default();
+        let (serving, client) = auditing(&broker).await;
+        *broker.faults.upkeep.lock() = vec![("partitions", away()); 1000];
+        client.send("work", "audited").await.unwrap();
+        until(|| broker.faults.upkeep.lock().len() < 1000).await;
+        let echoed = client.request("work", "echo").json(&2).into_future();
+        assert_eq!(soon(echoed).await.unwrap().json::<u32>().unwrap(), 2);
+        broker.faults.upkeep.lock().clear();
+        assert_eq!(entries(&broker, &topic("audit"), 1).await.len(), 1);
+        serving.stop().await.unwrap();
+    }
+
     #[tokio::test]
     async fn a_shutdown_answers_who_is_done_before_the_slowest_is() {
         let broker = Faulty::default();

@@ -198,6 +198,8 @@ pub struct Faults {
     pub settle: Mutex<Vec<Fault>>,
     pub extend: Mutex<Vec<Fault>>,
     pub inbox: Mutex<Vec<Fault>>,
+    /// Of leases and upkeep, by the name of the operation; the first of that name is taken.
+    pub upkeep: Mutex<Vec<(&'static str, Error)>>,
     /// Appends wait for this gate, when there is one.
     pub gate: Mutex<Option<Arc<tokio::sync::Semaphore>>>,
     /// How many appends have come to the gate.
@@ -241,7 +243,15 @@ impl Faults {
     }
 }
 
-streamerson_testkit::pass_on_upkeep!(Faulty, broker);
+streamerson_testkit::pass_on_upkeep!(Faulty, broker unless refusal);
+
+impl Faulty {
+    fn refusal(&self, operation: &str) -> Option<Error> {
+        let mut faults = self.faults.upkeep.lock();
+        let found = faults.iter().position(|(name, _)| *name == operation)?;
+        Some(faults.remove(found).1)
+    }
+}
 
 impl Broker for Faulty {
     fn capabilities(&self) -> &Capabilities {
