@@ -254,7 +254,6 @@ async fn an_extractor_that_panics_is_the_failure_of_one_message_and_batches_go_o
 
 #[tokio::test]
 async fn a_message_whose_time_was_over_before_its_batch_began_is_not_handled_in_it() {
-    let broker = Faulty::default();
     let gate = Arc::new(Semaphore::new(0));
     let seen = Seen::default();
     let handler = {

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use streamerson::core::retention::Retention;
 use streamerson::core::{
     Append, Broker, Error, ErrorKind, Leases, Name, Position, Start, Upkeep, partition,
 };
-use streamerson::{Consumer, Message};
+use streamerson::{Client, Consumer, Message, Router, Worker};
 use support::{Faulty, Gate, Serving, soon, topic, until};
 
 fn shared(broker: &Faulty) -> Arc<dyn Broker> {
@@ -228,6 +229,151 @@ mod cursors {
             (ErrorKind::Conflict, "cursor-shared")
         );
         serving.stop().await.unwrap();
+    }
+}
+
+/// Topics that are divided while they are read, or were when they were not.
+mod division {
+    use super::*;
+
+    /// As when the first ordered worker starts; `at`: where forwarding begins.
+    async fn divide(broker: &Faulty, at: Option<Start>) {
+        broker.divide(&topic("work"), 2).await.unwrap();
+        if let Some(at) = at {
+            let forwarder = Name::new("streamerson-partitions").unwrap();
+            broker.seek(&topic("work"), &forwarder, at).await.unwrap();
+        }
+    }
+
+    fn named(broker: &Faulty) -> Consumer {
+        consumer(broker).cursor("audit")
+    }
+
+    async fn groups(broker: &Faulty) -> Vec<String> {
+        let groups = broker.stats(&topic("work")).await.unwrap().groups;
+        groups.into_iter().map(|group| group.name).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_a_topic_that_gets_divided_goes_on_with_its_partitions() {
+        let broker = Faulty::default();
+        append(&broker, "work", &["old"]).await;
+        let mut entries = open(consumer(&broker)).await;
+        append(&broker, "work", &["a"]).await;
+        divide(&broker, Some(Start::Latest)).await;
+        append(&broker, "work.0", &["c"]).await;
+        append(&broker, "work", &["b"]).await;
+        assert_eq!(texts(&mut entries, 3).await, ["a", "b", "c"]);
+        append(&broker, "work", &["to be forwarded"]).await;
+        append(&broker, "work.0", &["forwarded"]).await;
+        assert_eq!(texts(&mut entries, 1).await, ["forwarded"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_nobody_forwards_the_topic_as_a_whole_is_read_too() {
+        let broker = Faulty::default();
+        let mut entries = open(consumer(&broker)).await;
+        divide(&broker, None).await;
+        append(&broker, "work.1", &["a"]).await;
+        assert_eq!(texts(&mut entries, 1).await, ["a"]);
+        append(&broker, "work", &["b"]).await;
+        assert_eq!(texts(&mut entries, 1).await, ["b"]);
+        append(&broker, "work.0", &["c"]).await;
+        assert_eq!(texts(&mut entries, 1).await, ["c"]);
+    }
+
+    #[tokio::test]
+    async fn the_history_of_a_divided_topic_comes_first() {
+        let broker = Faulty::default();
+        append(&broker, "work", &["a", "b"]).await;
+        divide(&broker, Some(Start::Latest)).await;
+        append(&broker, "work.0", &["c"]).await;
+        let mut entries = open(consumer(&broker).start(Start::Earliest)).await;
+        assert_eq!(texts(&mut entries, 3).await, ["a", "b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn a_cursor_goes_on_though_the_topic_was_divided_meanwhile() {
+        let broker = Faulty::default();
+        append(&broker, "work", &["a", "b"]).await;
+        let mut entries = open(named(&broker).start(Start::Earliest)).await;
+        assert_eq!(texts(&mut entries, 1).await, ["a"]);
+        entries.commit().await.unwrap();
+        entries.close().await.unwrap();
+        divide(&broker, Some(Start::Latest)).await;
+        append(&broker, "work.0", &["c"]).await;
+        append(&broker, "work.1", &["c"]).await;
+        let mut entries = open(named(&broker)).await;
+        assert_eq!(texts(&mut entries, 1).await, ["b"]);
+        entries.commit().await.unwrap();
+        entries.close().await.unwrap();
+        // Not even now is anything forgotten that was not handled.
+        let mut entries = open(named(&broker)).await;
+        assert_eq!(texts(&mut entries, 2).await, ["c", "c"]);
+        entries.commit().await.unwrap();
+        assert_eq!(groups(&broker).await, ["streamerson-partitions"]);
+        entries.close().await.unwrap();
+        append(&broker, "work.0", &["d"]).await;
+        let mut entries = open(named(&broker)).await;
+        assert_eq!(texts(&mut entries, 1).await, ["d"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cursor_moves_to_the_partitions_while_the_consumer_runs() {
+        let broker = Faulty::default();
+        let mut entries = open(named(&broker)).await;
+        append(&broker, "work", &["a"]).await;
+        divide(&broker, Some(Start::Latest)).await;
+        append(&broker, "work.1", &["b"]).await;
+        assert_eq!(texts(&mut entries, 2).await, ["a", "b"]);
+        entries.commit().await.unwrap();
+        assert_eq!(groups(&broker).await, ["streamerson-partitions"]);
+        let stats = broker.stats(&topic("work.1")).await.unwrap();
+        let audit = &stats.groups[0];
+        assert_eq!((audit.name.as_str(), audit.lag), ("audit", Some(0)));
+        // The whole is the gate: the next one waits there.
+        let mut second = std::pin::pin!(named(&broker).open());
+        assert!(futures::poll!(&mut second).is_pending());
+        entries.close().await.unwrap();
+        soon(second).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_missed_when_the_first_ordered_worker_comes() {
+        let broker = Faulty::default();
+        let mut entries = open(consumer(&broker)).await;
+        let client = Client::open(shared(&broker)).await.unwrap();
+        let send = async |n: u32| {
+            let sent = client.send("work", "n").key((n % 5).to_string()).json(&n);
+            sent.await.unwrap();
+        };
+        for n in 0..20 {
+            send(n).await;
+        }
+        let router = Router::new().fallback(|| async {});
+        let worker = Worker::new(shared(&broker)).ordered_topic("work", 4);
+        let worker = worker.group("ordered").serve(router);
+        let worker = tokio::spawn(worker.into_future());
+        soon(async {
+            while broker.partitions(&topic("work")).await.unwrap() == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        // A producer that does not know of partitions yet, and one that does.
+        for n in 20..40 {
+            send(n).await;
+        }
+        let client = Client::open(shared(&broker)).await.unwrap();
+        for n in 40..60 {
+            client.send("work", "n").key("k").json(&n).await.unwrap();
+        }
+        let mut missing: HashSet<u32> = (0..60).collect();
+        while !missing.is_empty() {
+            let received = soon(entries.next()).await.unwrap().unwrap();
+            missing.remove(&text(&received).parse().unwrap());
+        }
+        worker.abort();
     }
 }
 

@@ -15,6 +15,7 @@ use streamerson_core::{
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::opening::stats;
 use super::source::is_away;
 use crate::backoff::Backoff;
 
@@ -23,13 +24,17 @@ const LEASE: Duration = Membership::DEFAULT_LEASE;
 /// Added to the time a lease has left, so that it has ended for sure.
 const MARGIN: Duration = Duration::from_millis(20);
 
-/// A cursor of one topic, while it is ours.
+/// A cursor of one topic, while it is ours. Who has it has those of the topic's partitions as well.
 pub(super) struct Cursor {
+    /// In the topic, also for its partitions.
     seat: Seat,
+    /// The topic, or a partition of it.
+    topic: Topic,
     name: Name,
     committed: Position,
     lost: CancellationToken,
-    _keeping: AbortOnDropHandle<()>,
+    /// `None` in a partition.
+    keeping: Option<AbortOnDropHandle<()>>,
 }
 
 #[derive(Clone)]
@@ -59,38 +64,51 @@ impl Cursor {
         let keeping = tokio::spawn(seat.clone().keep(lost.clone()));
         Ok(Cursor {
             seat,
+            topic: topic.clone(),
             name: name.clone(),
             committed: Position::ZERO,
             lost,
-            _keeping: AbortOnDropHandle::new(keeping),
+            keeping: Some(AbortOnDropHandle::new(keeping)),
         })
     }
 
-    /// Where to go on; a new cursor begins at `start`.
-    pub(super) async fn begin(&self, start: Start) -> Result<Start> {
+    /// The cursor in `topic`, which is the same one or a partition of it, for as long as this one is ours.
+    pub(super) fn within(&self, topic: &Topic) -> Cursor {
+        Cursor {
+            seat: self.seat.clone(),
+            topic: topic.clone(),
+            name: self.name.clone(),
+            committed: Position::ZERO,
+            lost: self.lost.clone(),
+            keeping: None,
+        }
+    }
+
+    /// After what to go on; a new cursor begins at `start`.
+    pub(super) async fn begin(&self, start: Start) -> Result<Position> {
         let group = match self.group().await? {
             Some(group) => group,
             None => {
-                let Seat { broker, topic, .. } = &self.seat;
-                broker.seek(topic, &self.name, start).await?;
+                let broker = &self.seat.broker;
+                broker.seek(&self.topic, &self.name, start).await?;
                 self.group().await?.ok_or_else(|| self.shared())?
             }
         };
         if group.pending > 0 || !group.members.is_empty() {
             return Err(self.shared());
         }
-        Ok(Start::After(group.cursor.unwrap_or(Position::ZERO)))
+        Ok(group.cursor.unwrap_or(Position::ZERO))
+    }
+
+    /// Whether it stands anywhere yet.
+    pub(super) async fn exists(&self) -> Result<bool> {
+        Ok(self.group().await?.is_some())
     }
 
     async fn group(&self) -> Result<Option<GroupStats>> {
-        match self.seat.broker.stats(&self.seat.topic).await {
-            Ok(stats) => Ok(stats
-                .groups
-                .into_iter()
-                .find(|group| group.name == self.name.as_str())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let stats = stats(&*self.seat.broker, &self.topic).await?;
+        let mut groups = stats.into_iter().flat_map(|stats| stats.groups);
+        Ok(groups.find(|group| group.name == self.name.as_str()))
     }
 
     fn shared(&self) -> Error {
@@ -99,7 +117,7 @@ impl Cursor {
             "cursor-shared",
             format!(
                 "{} is the group of workers on topic {}: give the cursor another name",
-                self.name, self.seat.topic
+                self.name, self.topic
             ),
         )
     }
@@ -112,12 +130,21 @@ impl Cursor {
         if position <= self.committed {
             return Ok(());
         }
-        let Seat { broker, topic, .. } = &self.seat;
+        let broker = &self.seat.broker;
         broker
-            .seek(topic, &self.name, Start::After(position))
+            .seek(&self.topic, &self.name, Start::After(position))
             .await?;
         self.committed = position;
         Ok(())
+    }
+
+    /// There is nothing more to read here, and everything is handled.
+    pub(super) async fn finish(&mut self) -> Result<()> {
+        if self.lost.is_cancelled() {
+            return Err(self.fenced());
+        }
+        let broker = &self.seat.broker;
+        broker.remove_group(&self.topic, &self.name).await.map(drop)
     }
 
     /// Completes when the cursor is somebody else's.
@@ -143,8 +170,11 @@ impl Cursor {
 
     /// Lets others have it, at once.
     pub(super) async fn leave(self) -> Result<()> {
-        let Cursor { seat, _keeping, .. } = self;
-        drop(_keeping);
+        let Cursor { seat, keeping, .. } = self;
+        if keeping.is_none() {
+            return Ok(());
+        }
+        drop(keeping);
         seat.broker
             .release(&seat.topic, &seat.lease, &seat.holder)
             .await

@@ -6,13 +6,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures::Stream;
-use futures::future::{BoxFuture, FutureExt, select_all};
+use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
-use streamerson_core::{Entry, Error, Position, Result, Topic};
+use streamerson_core::{Error, Position, Result, Topic};
 
 use super::Received;
 use super::cursor::Cursor;
+use super::opening::{Opened, Part};
 use super::source::{Source, is_away};
+use super::whole::{Read, Whole};
 use crate::backoff::Backoff;
 
 /// Everything in the topics of a [`Consumer`](super::Consumer), as a `Stream` or with [`next`](Entries::next).
@@ -24,7 +26,7 @@ pub struct Entries {
     /// The topic that `ready` is of.
     current: usize,
     tracks: Vec<Track>,
-    lost: Option<BoxFuture<'static, Error>>,
+    lost: FuturesUnordered<BoxFuture<'static, Error>>,
     ended: bool,
 }
 
@@ -34,13 +36,21 @@ struct Track {
     /// The position handed out last.
     seen: Option<Position>,
     cursor: Option<Cursor>,
+    /// There will be no more: it is divided, and its partitions are read.
+    ended: bool,
 }
 
-/// What a source has read.
+/// What is being read.
+enum Reading {
+    Whole(Whole),
+    Part(Source),
+}
+
+/// What was read there.
 struct Batch {
     index: usize,
-    source: Source,
-    read: Result<Vec<Entry>>,
+    reading: Reading,
+    read: Result<Read>,
 }
 
 impl std::fmt::Debug for Entries {
@@ -51,30 +61,41 @@ impl std::fmt::Debug for Entries {
 }
 
 impl Entries {
-    pub(super) fn new(sources: Vec<(Source, Option<Cursor>)>) -> Entries {
-        let reading = FuturesUnordered::new();
-        let mut tracks = Vec::with_capacity(sources.len());
-        let mut lost = Vec::new();
-        for (index, (source, cursor)) in sources.into_iter().enumerate() {
-            lost.extend(cursor.as_ref().map(|cursor| cursor.lost().boxed()));
-            tracks.push(Track {
-                topic: source.topic.clone(),
-                seen: None,
-                cursor,
-            });
-            reading.push(read(index, source));
-        }
-        let lost = (!lost.is_empty()).then(|| {
-            let first = select_all(lost);
-            async move { first.await.0 }.boxed()
-        });
-        Entries {
-            reading,
+    pub(super) fn new(topics: Vec<Opened>) -> Entries {
+        let mut entries = Entries {
+            reading: FuturesUnordered::new(),
             ready: VecDeque::new(),
             current: 0,
-            tracks,
-            lost,
+            tracks: Vec::new(),
+            lost: FuturesUnordered::new(),
             ended: false,
+        };
+        for opened in topics {
+            let whole = opened.whole.map(Reading::Whole);
+            entries.begin(opened.topic, opened.cursor, whole);
+            entries.begin_parts(opened.parts);
+        }
+        entries
+    }
+
+    fn begin(&mut self, topic: Topic, cursor: Option<Cursor>, reading: Option<Reading>) {
+        self.lost
+            .extend(cursor.as_ref().map(|cursor| cursor.lost().boxed()));
+        let index = self.tracks.len();
+        self.tracks.push(Track {
+            topic,
+            seen: None,
+            cursor,
+            ended: false,
+        });
+        self.reading
+            .extend(reading.map(|reading| read(index, reading)));
+    }
+
+    fn begin_parts(&mut self, parts: Vec<Part>) {
+        for Part { source, cursor } in parts {
+            let topic = source.topic.clone();
+            self.begin(topic, cursor, Some(Reading::Part(source)));
         }
     }
 
@@ -90,8 +111,17 @@ impl Entries {
     /// be asked again. Safe to cancel.
     pub async fn commit(&mut self) -> Result<()> {
         for track in &mut self.tracks {
-            if let (Some(seen), Some(cursor)) = (track.seen, &mut track.cursor) {
+            let Some(cursor) = &mut track.cursor else {
+                continue;
+            };
+            if let Some(seen) = track.seen {
                 cursor.commit(seen).await?;
+            }
+            if track.ended {
+                // Not before the partitions have cursors of their own: the next consumer goes by that.
+                cursor.finish().await?;
+                track.seen = None;
+                track.ended = false;
             }
         }
         Ok(())
@@ -176,30 +206,44 @@ impl Entries {
     }
 
     fn poll_lost(&mut self, cx: &mut Context<'_>) -> Option<Error> {
-        match self.lost.as_mut()?.poll_unpin(cx) {
-            Poll::Ready(error) => Some(error),
+        match self.lost.poll_next_unpin(cx) {
+            Poll::Ready(error) => error,
             Poll::Pending => None,
         }
     }
 
-    fn fill(&mut self, index: usize, source: Source, entries: Vec<Entry>) {
-        self.current = index;
-        let topic = source.topic.clone();
-        self.ready.extend(entries.into_iter().map(|entry| Received {
-            topic: topic.clone(),
-            position: entry.position,
-            message: entry.message,
-        }));
-        self.reading.push(read(index, source));
+    fn fill(&mut self, index: usize, reading: Reading, found: Read) {
+        match found {
+            Read::Entries(entries) => {
+                self.current = index;
+                let topic = self.tracks[index].topic.clone();
+                self.ready.extend(entries.into_iter().map(|entry| Received {
+                    topic: topic.clone(),
+                    position: entry.position,
+                    message: entry.message,
+                }));
+                self.reading.push(read(index, reading));
+            }
+            Read::Parts { parts, ended } => {
+                self.begin_parts(parts);
+                match ended {
+                    true => self.tracks[index].ended = true,
+                    false => self.reading.push(read(index, reading)),
+                }
+            }
+        }
     }
 }
 
-fn read(index: usize, mut source: Source) -> BoxFuture<'static, Batch> {
+fn read(index: usize, mut reading: Reading) -> BoxFuture<'static, Batch> {
     async move {
-        let read = source.read().await;
+        let read = match &mut reading {
+            Reading::Whole(whole) => whole.read().await,
+            Reading::Part(source) => source.read().await.map(Read::Entries),
+        };
         Batch {
             index,
-            source,
+            reading,
             read,
         }
     }
@@ -222,17 +266,13 @@ impl Stream for Entries {
                 return Poll::Ready(Some(Ok(received)));
             }
             match self.reading.poll_next_unpin(cx) {
-                Poll::Ready(Some(Batch {
-                    index,
-                    source,
-                    read: Ok(entries),
-                })) => self.fill(index, source, entries),
-                Poll::Ready(Some(Batch {
-                    read: Err(error), ..
-                })) => {
-                    self.ended = true;
-                    return Poll::Ready(Some(Err(error)));
-                }
+                Poll::Ready(Some(batch)) => match batch.read {
+                    Ok(found) => self.fill(batch.index, batch.reading, found),
+                    Err(error) => {
+                        self.ended = true;
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                },
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,
             }

@@ -6,17 +6,18 @@
 
 mod cursor;
 mod entries;
+mod opening;
 mod source;
+mod whole;
 
 use std::sync::Arc;
 
 use bytestring::ByteString;
 use streamerson_core::message::{self, Foreign};
-use streamerson_core::{Broker, Error, Message, Name, Position, Result, Start, Topic, partition};
+use streamerson_core::{Broker, Error, Message, Name, Position, Result, Start, Topic};
 
-use cursor::Cursor;
 pub use entries::Entries;
-use source::Source;
+use opening::Opener;
 
 /// Reads everything in one topic or several.
 ///
@@ -79,8 +80,11 @@ impl Consumer {
         }
     }
 
-    /// A topic to read; one or several. Each is read in order; between topics there is none. Of a topic that is divided
-    /// into partitions, all are read.
+    /// A topic to read; one or several. Each is read in order; between topics there is none.
+    ///
+    /// A topic that is divided into partitions, before or while it is read, is read as a whole up to where it stood when it
+    /// was, and then all its partitions are. Nothing is left out; what was forwarded to a partition may come twice, with
+    /// the same id.
     pub fn topic(self, topic: impl Into<ByteString>) -> Consumer {
         self.set(|settings| {
             settings.topics.push(Topic::new(topic)?);
@@ -109,26 +113,15 @@ impl Consumer {
         })
     }
 
-    /// Opens the topics, and begins there: what comes from now on is seen. With a cursor, waits until nobody else has it. Safe
+    /// Finds out where the topics stand, and begins there: what comes from now on is seen. With a cursor, waits until nobody else has it. Safe
     /// to cancel.
     pub async fn open(self) -> Result<Entries> {
-        let settings = self.settings?;
-        let topics = settings.all_topics().await?;
-        let holder = Name::new(format!("c-{}", message::new_id()))?;
-        let mut sources = Vec::with_capacity(topics.len());
-        for topic in topics {
-            let (start, cursor) = match &settings.cursor {
-                None => (settings.start, None),
-                Some(name) => {
-                    let broker = settings.broker.clone();
-                    let cursor = Cursor::take(broker, &topic, name, &holder).await?;
-                    (cursor.begin(settings.start).await?, Some(cursor))
-                }
-            };
-            let source = Source::open(&*settings.broker, topic, start).await?;
-            sources.push((source, cursor));
+        let opener = Arc::new(self.settings?.opener()?);
+        let mut topics = Vec::with_capacity(opener.topics.len());
+        for topic in &opener.topics {
+            topics.push(opener.open(topic).await?);
         }
-        Ok(Entries::new(sources))
+        Ok(Entries::new(topics))
     }
 
     fn set(mut self, change: impl FnOnce(&mut Settings) -> Result<()>) -> Consumer {
@@ -142,28 +135,22 @@ impl Consumer {
 }
 
 impl Settings {
-    /// The topics, and the partitions of those that are divided, each once and in order: whoever takes several cursors
-    /// must not wait for one who waits for them.
-    async fn all_topics(&self) -> Result<Vec<Topic>> {
-        let mut all = Vec::new();
-        for topic in &self.topics {
-            match self.broker.partitions(topic).await? {
-                0 => all.push(topic.clone()),
-                n => {
-                    for number in 0..n {
-                        all.push(partition::topic(topic, number)?);
-                    }
-                }
-            }
-        }
-        all.sort_unstable();
-        all.dedup();
-        if all.is_empty() {
+    /// Topics come each once and in order: whoever takes several cursors must not wait for one who waits for them.
+    fn opener(mut self) -> Result<Opener> {
+        self.topics.sort_unstable();
+        self.topics.dedup();
+        if self.topics.is_empty() {
             return Err(Error::invalid(
                 "topic-missing",
                 "a consumer needs a topic: add .topic(\"NAME\")",
             ));
         }
-        Ok(all)
+        let me = Name::new(format!("c-{}", message::new_id()))?;
+        Ok(Opener {
+            broker: self.broker,
+            topics: self.topics,
+            start: self.start,
+            cursor: self.cursor.map(|name| (name, me)),
+        })
     }
 }

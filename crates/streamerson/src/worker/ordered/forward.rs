@@ -13,9 +13,7 @@ use streamerson_core::{
 };
 
 use crate::backoff::Backoff;
-
-/// The group that reads the topic as a whole, and the lease of its only member.
-const GROUP: &str = "streamerson-partitions";
+use crate::partitions::FORWARDER;
 
 /// The most messages moved at a time.
 const BATCH: usize = 256;
@@ -28,7 +26,9 @@ pub(super) async fn run(
     partitions: u32,
     lease: Duration,
 ) {
-    let Ok(name) = Name::new(GROUP) else { return };
+    let Ok(name) = Name::new(FORWARDER) else {
+        return;
+    };
     let forwarder = Forwarder {
         broker,
         topic,
