@@ -109,6 +109,27 @@ mod seats {
     }
 
     #[tokio::test]
+    async fn groups_and_members_whose_names_run_together_have_seats_of_their_own() {
+        let broker = Faulty::default();
+        let serve = |group: &'static str, member: &'static str| {
+            let gate = Gate::new();
+            let serving = Serving::with(shared(&broker), gate.router(), |worker| {
+                worker.group(group).member(member)
+            });
+            (serving, gate)
+        };
+        let (one, of_one) = serve("shop", "eu.1");
+        let (other, of_other) = serve("shop.eu", "1");
+        append(&broker, 1, "hold").await;
+        for gate in [of_one, of_other] {
+            until(|| gate.begun() == 1).await;
+            gate.release(1);
+        }
+        one.stop().await.unwrap();
+        other.stop().await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_seat_is_free_at_once_when_it_was_left_in_order() {
         let broker = Faulty::default();
         for _ in 0..3 {
@@ -146,7 +167,7 @@ mod seats {
         append(&broker, 1, "hold").await;
         until(|| gate.begun() == 1).await;
         gate.release(1);
-        let (work, seat) = (topic("work"), Name::new("seat.workers.ada").unwrap());
+        let (work, seat) = (topic("work"), Name::new("seat.7.workers.ada").unwrap());
         let thief = Name::new("thief").unwrap();
         let lease = broker.leases(&work).await.unwrap().remove(0);
         assert_eq!(lease.name, seat);

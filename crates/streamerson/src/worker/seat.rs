@@ -33,10 +33,12 @@ impl Seat {
         let Some(member) = &settings.member else {
             return Ok(None);
         };
+        let group = settings.group()?;
         Ok(Some(Seat {
             broker: settings.broker.clone(),
             topic: topic.clone(),
-            name: Name::new(format!("seat.{}.{member}", settings.group()?))?,
+            // With the length of the group's name, so that no two groups have a seat in common.
+            name: Name::new(format!("seat.{}.{group}.{member}", group.as_str().len()))?,
             holder: settings.instance.clone(),
             lease: settings.lease,
         }))
