@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use streamerson::core::{Append, Broker, ErrorKind, Leases, Name};
+use streamerson::core::{Append, Broker, ErrorKind, Lease, Leases, Name};
 use streamerson::{Message, Router};
-use support::{Faulty, Gate, Serving, topic, until};
+use support::{Fault, Faulty, Gate, Serving, away, topic, until};
 
 const LEASE: Duration = Duration::from_millis(200);
 
@@ -159,6 +159,68 @@ mod seats {
         second.stop().await.unwrap();
     }
 
+    async fn seat(broker: &Faulty) -> Option<Lease> {
+        let leases = broker.leases(&topic("work")).await.unwrap();
+        leases.into_iter().find(|lease| lease.name == ada_s_seat())
+    }
+
+    fn ada_s_seat() -> Name {
+        Name::new("seat.7.workers.ada").unwrap()
+    }
+
+    /// A worker that slept through its lease wakes up, finds another one in its seat, and leaves.
+    #[tokio::test]
+    async fn who_lost_the_seat_takes_nothing_from_who_has_it_now() {
+        let broker = Faulty::default();
+        let start = |gate: &Gate| {
+            Serving::with(shared(&broker), gate.router(), |worker| {
+                worker
+                    .member("ada")
+                    .concurrency(1)
+                    .lease(Duration::from_secs(2))
+            })
+        };
+        let (gate, other) = (Gate::new(), Gate::new());
+        let first = start(&gate);
+        append(&broker, 1, "hold").await;
+        until(|| gate.begun() == 1).await;
+        let before = seat(&broker).await.unwrap().holder;
+        let (work, name) = (topic("work"), ada_s_seat());
+        broker.release(&work, &name, &before).await.unwrap();
+        let second = start(&other);
+        append(&broker, 1, "hold").await;
+        until(|| other.begun() == 1).await;
+        assert_ne!(seat(&broker).await.unwrap().holder, before);
+        gate.release(1);
+        let told = first.ended().await.unwrap_err();
+        assert_eq!(told.code(), "member-taken");
+        let of_bob = Gate::new();
+        let bob = Serving::start(shared(&broker), of_bob.router());
+        append(&broker, 1, "hold").await;
+        until(|| of_bob.begun() == 1).await;
+        assert_eq!(of_bob.attempts(), [1], "what the second has stays there");
+        other.release(1);
+        of_bob.release(1);
+        second.stop().await.unwrap();
+        bob.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_seat_is_kept_while_the_group_cannot_be_joined() {
+        let broker = Faulty::default();
+        *broker.faults.join.lock() = vec![Fault::Refused(away()); 1000];
+        let gate = Gate::new();
+        let serving = ada(&broker, &gate);
+        until(|| broker.faults.join.lock().len() < 1000).await;
+        let second = ada(&broker, &gate).ended().await.unwrap_err();
+        assert_eq!(second.code(), "member-taken");
+        broker.faults.join.lock().clear();
+        append(&broker, 1, "hold").await;
+        until(|| gate.begun() == 1).await;
+        gate.release(1);
+        serving.stop().await.unwrap();
+    }
+
     #[tokio::test]
     async fn who_lost_the_seat_stops_and_comes_back_when_it_is_free() {
         let broker = Faulty::default();
@@ -167,7 +229,7 @@ mod seats {
         append(&broker, 1, "hold").await;
         until(|| gate.begun() == 1).await;
         gate.release(1);
-        let (work, seat) = (topic("work"), Name::new("seat.7.workers.ada").unwrap());
+        let (work, seat) = (topic("work"), ada_s_seat());
         let thief = Name::new("thief").unwrap();
         let lease = broker.leases(&work).await.unwrap().remove(0);
         assert_eq!(lease.name, seat);

@@ -96,6 +96,7 @@ impl Worker {
             topics: Vec::new(),
             group: None,
             member: None,
+            member_name: instance.clone(),
             instance,
             start: Start::Earliest,
             concurrency: 64,
@@ -165,12 +166,16 @@ impl Worker {
         })
     }
 
-    /// The name of this member, unique within the group; by default a random one, which is forgotten a while after the
-    /// worker is gone. While another worker has the name, serving waits for up to a lease, and then fails with
-    /// [`Conflict`](crate::core::ErrorKind::Conflict), code `member-taken`.
+    /// The name of this member, unique within the group; by default a random one. While another worker has the name, serving waits
+    /// for up to a lease, and then fails with [`Conflict`](crate::core::ErrorKind::Conflict), code `member-taken`.
+    ///
+    /// In the group, the name is followed by one of this start of the worker, so that nobody takes a worker that slept through
+    /// its lease for the one that replaced it. Members are forgotten a while after their worker is gone.
     pub fn member(self, member: impl Into<ByteString>) -> Worker {
         self.set(|settings| {
-            settings.member = Some(Name::new(member)?);
+            let member = Name::new(member)?;
+            settings.member_name = Name::new(format!("{member}.{}", settings.instance))?;
+            settings.member = Some(member);
             Ok(())
         })
     }

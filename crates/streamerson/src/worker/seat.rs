@@ -1,7 +1,7 @@
 //! The seat of a member that was given a name: one at a time may have it.
 //!
-//! Two members of one name would look like one to the broker: each would give back, on leaving, what the other works on.
-//! Members without a given name have a random one, and need no seat.
+//! The broker does not depend on it: there, the name is followed by that of this start of the worker, so that one who lost the
+//! seat unnoticed has nothing in common with the next. Members without a given name have a random one, and need no seat.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,14 +44,18 @@ impl Seat {
         }))
     }
 
-    /// Takes the seat. One whose holder died becomes free within its lease; one that is renewed meanwhile is taken:
-    /// [`Conflict`](ErrorKind::Conflict).
-    pub(super) async fn take(&self) -> Result<()> {
+    /// Takes the seat, and keeps it for as long as the answer lives; cancels `lost` when somebody else has it. One whose
+    /// holder died becomes free within its lease; one that is renewed meanwhile is taken: [`Conflict`](ErrorKind::Conflict).
+    pub(super) async fn take(
+        &self,
+        heartbeat: &Heartbeat,
+        lost: CancellationToken,
+    ) -> Result<AbortOnDropHandle<()>> {
         let mut backoff = Backoff::new();
         let mut waited = false;
         loop {
             match self.acquire().await {
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(heartbeat.spawn(self.clone().keep(lost))),
                 Ok(Some(_)) if waited => return Err(self.taken()),
                 Ok(Some(remaining)) => {
                     tracing::info!(seat = %self.name, ?remaining, "the seat was not left in order; waiting for its end");
@@ -69,23 +73,15 @@ impl Seat {
         }
     }
 
-    /// Keeps the seat for as long as the answer lives; cancels `lost` when somebody else has it.
-    pub(super) fn keep(
-        &self,
-        heartbeat: &Heartbeat,
-        lost: CancellationToken,
-    ) -> AbortOnDropHandle<()> {
-        let seat = self.clone();
-        heartbeat.spawn(async move {
-            loop {
-                tokio::time::sleep(seat.lease / 3).await;
-                match seat.acquire().await {
-                    Ok(None) => (),
-                    Ok(Some(_)) => return lost.cancel(),
-                    Err(error) => tracing::warn!(%error, "the seat cannot be kept at the moment"),
-                }
+    async fn keep(self, lost: CancellationToken) {
+        loop {
+            tokio::time::sleep(self.lease / 3).await;
+            match self.acquire().await {
+                Ok(None) => (),
+                Ok(Some(_)) => return lost.cancel(),
+                Err(error) => tracing::warn!(%error, "the seat cannot be kept at the moment"),
             }
-        })
+        }
     }
 
     /// Leaves the seat to others, at once.

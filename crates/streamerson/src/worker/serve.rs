@@ -196,44 +196,52 @@ where
     let seat = Seat::needed(settings, &topic)?;
     let mut backoff = Backoff::new();
     let ended = loop {
-        let member = tokio::select! {
-            member = join(settings, &topic, seat.as_ref()) => member,
-            () = stop.cancelled() => break Ok(()),
+        // Ends with the topic, or with the seat.
+        let ending = stop.child_token();
+        let joining = async {
+            let keeping = match &seat {
+                Some(seat) => Some(seat.take(&shared.heartbeat, ending.clone()).await?),
+                None => None,
+            };
+            Ok((join(settings, &topic).await?, keeping))
         };
-        let member = match (member, joined.take()) {
-            (Ok(member), None) => member,
-            (Ok(member), Some(joined)) => {
-                let _ = joined.send(Ok(()));
-                member
+        let member = tokio::select! {
+            member = joining => Some(member),
+            () = ending.cancelled() => None,
+        };
+        let stopped = match (member, joined.take()) {
+            (None, waiting) => {
+                joined = waiting;
+                Stopped::Asked
             }
-            (Err(error), None) => break Err(error),
-            (Err(error), Some(joined)) => {
+            (Some(Ok((member, _keeping))), waiting) => {
+                if let Some(joined) = waiting {
+                    let _ = joined.send(Ok(()));
+                }
+                serve_member(&shared, &topic, service.clone(), member, 0, &ending).await
+            }
+            (Some(Err(error)), None) => Stopped::Failed(error),
+            (Some(Err(error)), Some(joined)) => {
                 let _ = joined.send(Err(error));
                 break Ok(());
             }
         };
-        match serve_member(
-            &shared,
-            &topic,
-            service.clone(),
-            member,
-            0,
-            seat.as_ref(),
-            &stop,
-        )
-        .await
-        {
-            Stopped::Asked => break Ok(()),
-            Stopped::Failed(error) => break Err(error),
-            Stopped::Lost(error) => {
-                tracing::warn!(%topic, %error, "the membership was lost; joining again")
-            }
-        }
+        let lost = match (stopped, &seat) {
+            (Stopped::Asked, Some(seat)) if !stop.is_cancelled() => seat.taken(),
+            (Stopped::Asked, _) => break Ok(()),
+            (Stopped::Failed(error), _) => break Err(error),
+            (Stopped::Lost(error), _) => error,
+        };
+        tracing::warn!(%topic, error = %lost, "the membership was lost; joining again");
         tokio::select! {
             () = backoff.wait() => (),
             () = stop.cancelled() => break Ok(()),
         }
     };
+    if let Some(seat) = seat {
+        // Otherwise it ends with its lease.
+        let _ = tokio::time::timeout(FAREWELL, seat.leave()).await;
+    }
     if ended.is_ok() {
         // It was asked to end too, and gives its duty up.
         let _ = cleaning.await;
@@ -242,16 +250,13 @@ where
 }
 
 /// Joins the group, as soon as the broker lets it.
-async fn join(settings: &Settings, topic: &Topic, seat: Option<&Seat>) -> Result<Box<dyn Member>> {
-    if let Some(seat) = seat {
-        seat.take().await?;
-    }
+async fn join(settings: &Settings, topic: &Topic) -> Result<Box<dyn Member>> {
     let mut backoff = Backoff::new();
     loop {
         let membership = Membership {
             topic: topic.clone(),
             group: settings.group()?,
-            member: settings.member_name().clone(),
+            member: settings.member_name.clone(),
             lease: settings.lease,
             start: settings.start,
             fence: None,
@@ -274,7 +279,6 @@ pub(super) async fn serve_member<S>(
     service: S,
     mut member: Box<dyn Member>,
     epoch: u64,
-    seat: Option<&Seat>,
     stop: &CancellationToken,
 ) -> Stopped
 where
@@ -294,7 +298,7 @@ where
     let rules = Arc::new(Rules {
         topic: topic.clone(),
         group,
-        member: settings.member_name().clone(),
+        member: settings.member_name.clone(),
         retry: settings.retry,
         dedupe: settings.dedupe,
         agreements: Agreements::of(&service),
@@ -327,21 +331,11 @@ where
         ended,
         work: Work::default(),
     };
-    let ending = stop.child_token();
-    let keeping_seat = seat.map(|seat| seat.keep(&shared.heartbeat, ending.clone()));
-    let mut stopped = runner.run(&mut *member, &ending).await;
-    if let Some(seat) = seat.filter(|_| ending.is_cancelled() && !stop.is_cancelled()) {
-        stopped = Stopped::Lost(seat.taken());
-    }
+    let stopped = runner.run(&mut *member, stop).await;
     let farewell = async {
         // The runner is gone, so that settling ends with what it was given.
         let _ = settling.await;
-        let left = member.leave().await;
-        drop(keeping_seat);
-        if let Some(seat) = seat {
-            seat.leave().await;
-        }
-        left
+        member.leave().await
     };
     match tokio::time::timeout(FAREWELL, farewell).await {
         Ok(Ok(())) => (),

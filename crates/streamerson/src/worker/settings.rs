@@ -53,8 +53,10 @@ pub(super) struct Settings {
     pub(super) group: Option<Name>,
     /// The name it was given.
     pub(super) member: Option<Name>,
-    /// Unique to this worker.
+    /// Unique to this start of this worker.
     pub(super) instance: Name,
+    /// The name of the member in its groups: the given one and the instance, or the instance.
+    pub(super) member_name: Name,
     pub(super) start: Start,
     pub(super) concurrency: usize,
     pub(super) prefetch: usize,
@@ -74,11 +76,6 @@ impl Settings {
         self.group.clone().ok_or_else(|| {
             Error::invalid("group-missing", "a worker needs a consumer group: add .group(\"NAME\"), the same for all workers that share the work")
         })
-    }
-
-    /// The name of the member in its groups.
-    pub(super) fn member_name(&self) -> &Name {
-        self.member.as_ref().unwrap_or(&self.instance)
     }
 
     /// Whether a worker can serve with these; `more`: topics may be added later.

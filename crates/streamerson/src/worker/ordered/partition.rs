@@ -44,15 +44,7 @@ where
         Err(error) => return Stopped::Lost(error),
     };
     let keeper = member.keeper();
-    let serving = serve_member(
-        &shared,
-        &topic,
-        service,
-        Box::new(member),
-        epoch,
-        None,
-        &drained,
-    );
+    let serving = serve_member(&shared, &topic, service, Box::new(member), epoch, &drained);
     tokio::select! {
         stopped = serving => stopped,
         never = keep(&keeper, &renewed) => never,
