@@ -52,6 +52,9 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// No delay is longer than this, whatever the policy says: a year.
+    pub const LONGEST_DELAY: Duration = Duration::from_secs(365 * 24 * 3600);
+
     /// What follows from the failure of the `attempt`th attempt (the first is 1) at a message of this `age`.
     /// `chance` is a random number in 0..1.
     pub fn decide(&self, attempt: u32, age: Duration, chance: f64) -> Decision {
@@ -67,7 +70,8 @@ impl RetryPolicy {
     /// The delay after the `attempt`th attempt.
     pub fn delay(&self, attempt: u32, chance: f64) -> Duration {
         let doublings = attempt.saturating_sub(1).min(31);
-        let full = self.base.saturating_mul(1 << doublings).min(self.cap);
+        let full = self.base.saturating_mul(1 << doublings);
+        let full = full.min(self.cap).min(RetryPolicy::LONGEST_DELAY);
         let jitter = self.jitter.clamp(0.0, 1.0);
         full.mul_f64(1.0 - jitter * chance.clamp(0.0, 1.0))
     }
@@ -86,6 +90,16 @@ mod tests {
             prop_assert!(delay <= policy.cap);
             prop_assert!(delay >= policy.base / 2);
         }
+    }
+
+    #[test]
+    fn a_delay_without_measure_is_a_year() {
+        let policy = RetryPolicy {
+            base: Duration::MAX,
+            cap: Duration::MAX,
+            ..RetryPolicy::default()
+        };
+        assert_eq!(policy.delay(1, 0.0), RetryPolicy::LONGEST_DELAY);
     }
 
     #[test]

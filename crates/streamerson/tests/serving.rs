@@ -555,6 +555,19 @@ mod faults {
     }
 
     #[tokio::test]
+    async fn a_worker_that_cannot_settle_any_more_ends_with_the_reason() {
+        let broker = Faulty::default();
+        broker.faults.panics.store(true, Ordering::SeqCst);
+        let serving = Serving::start(shared(&broker), Router::new().on("echo", echo));
+        append(&broker, Message::new("echo", "1")).await;
+        let error = serving.ended().await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.code()),
+            (ErrorKind::Internal, "worker-panicked")
+        );
+    }
+
+    #[tokio::test]
     async fn a_shutdown_answers_who_is_done_before_the_slowest_is() {
         let broker = Faulty::default();
         let held = Held::new();
@@ -876,6 +889,7 @@ async fn wrong_settings_are_refused_at_the_start() {
         (worker().topic("inbox.x"), "topic-reserved"),
         (worker().concurrency(0), "invalid-concurrency"),
         (worker().lease(Duration::ZERO), "invalid-lease"),
+        (worker().lease(Duration::MAX), "invalid-lease"),
     ];
     for (worker, code) in cases {
         let outcome = soon(worker.serve(Router::new()).into_future()).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use streamerson_core::meta::Failure;
+use streamerson_core::retry::RetryPolicy;
 use streamerson_core::{Error, ErrorKind};
 
 use super::{IntoReply, Reply};
@@ -127,10 +128,10 @@ impl Problem {
         self
     }
 
-    /// The same failure, as one that another try may mend once `delay` has passed: a worker waits that long, instead of what
-    /// its policy says, if the policy allows another attempt at all. A caller sees it in the header `retry-after`, in seconds.
+    /// The same failure, as one that another try may mend once `delay` has passed, a year at most: a worker waits that long,
+    /// instead of what its policy says, if the policy allows another attempt at all. A caller sees it in the header `retry-after`, in seconds.
     pub fn retry_after(mut self, delay: Duration) -> Problem {
-        self.again = Some(Again::After(delay));
+        self.again = Some(Again::After(delay.min(RetryPolicy::LONGEST_DELAY)));
         self
     }
 

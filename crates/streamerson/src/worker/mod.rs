@@ -250,7 +250,7 @@ impl Worker {
         })
     }
 
-    /// How long a message stays with a member that gives no sign of life; 5 seconds by default. Handlers may take
+    /// How long a message stays with a member that gives no sign of life; 5 seconds by default, a day at most. Handlers may take
     /// longer, because the worker gives signs of life for them, from a thread of its own, so that it does so too while
     /// handlers keep all threads busy.
     pub fn lease(self, lease: Duration) -> Worker {

@@ -436,6 +436,9 @@ mod tests {
         let locked = || Problem::conflict("locked", "later");
         let (outcome, _) = settle(&message, 1, locked().transient());
         assert_eq!(outcome, retried(100));
+        let never = locked().retry_after(Duration::MAX);
+        let year = RetryPolicy::LONGEST_DELAY.as_millis() as u64;
+        assert_eq!(settle(&message, 1, never).0, retried(year));
         let (outcome, _) = settle(&message, 1, locked().retry_after(Duration::from_secs(60)));
         assert_eq!(outcome, retried(60_000));
         let broken = Problem::unavailable("broken", "for good").permanent();

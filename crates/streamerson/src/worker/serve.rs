@@ -5,10 +5,11 @@ use std::future::{Future, IntoFuture};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{BoxFuture, Either, FutureExt, select};
 use streamerson_core::intake::Intake;
-use streamerson_core::{ErrorKind, Member, Membership, Result, Topic};
+use streamerson_core::{Error, ErrorKind, Member, Membership, Result, Topic};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower::Service;
@@ -22,7 +23,7 @@ use super::rate::Rate;
 use super::running::{Runner, Stopped, Work};
 use super::seat::Seat;
 use super::settings::Settings;
-use super::topics::Topics;
+use super::topics::{Topics, panicked};
 use super::{Worker, settling};
 use crate::backoff::Backoff;
 use crate::partitions::Partitions;
@@ -331,10 +332,16 @@ where
         ended,
         work: Work::default(),
     };
-    let stopped = runner.run(&mut *member, stop).await;
+    let running = Box::pin(runner.run(&mut *member, stop));
+    let (stopped, settling) = match select(running, settling).await {
+        Either::Left((stopped, settling)) => (stopped, Some(settling)),
+        Either::Right((ended, _)) => (Stopped::Failed(unsettled(ended)), None),
+    };
     let farewell = async {
         // The runner is gone, so that settling ends with what it was given.
-        let _ = settling.await;
+        if let Some(settling) = settling {
+            let _ = settling.await;
+        }
         member.leave().await
     };
     match tokio::time::timeout(FAREWELL, farewell).await {
@@ -343,4 +350,16 @@ where
         Err(_) => tracing::warn!(%topic, "the broker did not take the last results in time"),
     }
     stopped
+}
+
+/// Why there is no settling any more, which should end with the runner.
+fn unsettled(ended: std::result::Result<(), JoinError>) -> Error {
+    match ended {
+        Err(error) => panicked(&error),
+        Ok(()) => Error::new(
+            ErrorKind::Internal,
+            "worker-panicked",
+            "the task that settles ended too early",
+        ),
+    }
 }

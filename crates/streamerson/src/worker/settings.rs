@@ -14,6 +14,9 @@ use crate::Dedupe;
 /// The shortest lease: a shorter one would be lost in every scheduling delay.
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 
+/// The longest one: nobody wants to wait longer for the messages of a worker that died.
+const LONGEST_LEASE: Duration = Duration::from_secs(24 * 3600);
+
 /// A topic to work on.
 #[derive(Debug, Clone)]
 pub(super) struct WorkTopic {
@@ -99,11 +102,11 @@ impl Settings {
                 "a concurrency of 0 would handle nothing; use at least 1",
             ));
         }
-        if self.lease < SHORTEST_LEASE {
+        if !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&self.lease) {
             return Err(Error::invalid(
                 "invalid-lease",
                 format!(
-                    "a lease of {:?} is too short; use at least {SHORTEST_LEASE:?}",
+                    "a lease of {:?} makes no sense; use {SHORTEST_LEASE:?} to {LONGEST_LEASE:?}",
                     self.lease
                 ),
             ));

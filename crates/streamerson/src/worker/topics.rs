@@ -121,7 +121,7 @@ where
     }
 }
 
-fn panicked(error: &JoinError) -> Error {
+pub(super) fn panicked(error: &JoinError) -> Error {
     Error::new(
         ErrorKind::Internal,
         "worker-panicked",

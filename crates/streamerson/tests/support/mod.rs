@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
@@ -200,6 +200,8 @@ pub struct Faults {
     pub inbox: Mutex<Vec<Fault>>,
     /// Of leases and upkeep, by the name of the operation; the first of that name is taken.
     pub upkeep: Mutex<Vec<(&'static str, Error)>>,
+    /// The next settlement panics.
+    pub panics: AtomicBool,
     /// Appends wait for this gate, when there is one.
     pub gate: Mutex<Option<Arc<tokio::sync::Semaphore>>>,
     /// How many appends have come to the gate.
@@ -378,6 +380,8 @@ struct FaultySettler {
 impl Settler for FaultySettler {
     fn settle(&self, batch: Vec<Settlement>) -> BoxFuture<'_, Vec<Result<()>>> {
         async move {
+            let panics = self.faults.panics.swap(false, Ordering::SeqCst);
+            assert!(!panics, "a defect");
             match next_fault(&self.faults.settle) {
                 None => self.settler.settle(batch).await,
                 Some(Fault::Refused(error)) => batch.iter().map(|_| Err(error.clone())).collect(),
