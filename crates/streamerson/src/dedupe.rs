@@ -10,6 +10,9 @@ use streamerson_core::{Error, Message, Once, Result};
 /// effect in the broker. What follows from a later one is discarded in the step that settles it, and whoever asked gets the
 /// answer of the first. A failure is no effect, and is not remembered.
 ///
+/// A group remembers a million of them in a topic at a time on the embedded broker. With more, completions wait until the oldest
+/// are forgotten, and with a thousand of these the worker takes nothing more: keep them no longer than the rate of messages allows.
+///
 /// The handler may still run more than once, so that an effect outside of the broker needs the
 /// [`IdempotencyKey`](crate::IdempotencyKey) or [`Fence`](crate::Fence) too.
 ///

@@ -299,7 +299,7 @@ impl Worker {
     /// Fails with the first wrong setting, as serving would.
     pub fn member_name(&self) -> Result<Name> {
         let settings = self.settings.as_ref().map_err(Clone::clone)?;
-        Ok(settings.member_name().clone())
+        Ok(settings.member_name.clone())
     }
 
     /// Counts along while the worker runs.

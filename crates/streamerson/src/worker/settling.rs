@@ -8,6 +8,7 @@ use streamerson_core::{
     Append, Error, ErrorKind, Message, Outcome, Position, Receipt, Settlement, Settler,
 };
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::held::Held;
 use super::outcome::{Moment, Rules};
@@ -18,41 +19,81 @@ use crate::{IntoReply, Problem};
 /// The most settlements in one call.
 const BATCH: usize = 256;
 
-/// Settles what arrives until the channel is closed and empty. While the broker is away it asks again and again: a repeat
-/// is harmless, because the first one that happened wins, and the work is done already. What waits is bounded, because
-/// members take no more than they may hold.
+/// So many settlements that the broker did not take may wait to be repeated; beyond that, new ones wait as well.
+const MOST_AGAIN: usize = 1024;
+
+/// Settles what arrives until the channel is closed and empty. What the broker cannot take at the moment is repeated again and
+/// again, and keeps nothing else waiting: a repeat is harmless, because the first one that happened wins, and the work is
+/// done already.
 pub(super) async fn run(
     settler: Arc<dyn Settler>,
     mut ended: mpsc::Receiver<Vec<Ended>>,
     held: Arc<Held>,
     rules: Arc<Rules>,
 ) {
-    let mut queue: VecDeque<Ended> = VecDeque::new();
-    let mut received = Vec::new();
-    let mut backoff = Backoff::new();
+    let mut fresh: VecDeque<Ended> = VecDeque::new();
+    let mut again = Again::default();
+    let mut open = true;
     loop {
-        if queue.is_empty() {
-            let Some(first) = ended.recv().await else {
-                return;
-            };
-            received.push(first);
+        let takes = open && again.waiting.len() < MOST_AGAIN;
+        if fresh.is_empty() {
+            tokio::select! {
+                more = ended.recv(), if takes => match more {
+                    Some(more) => fresh.extend(more),
+                    None => open = false,
+                },
+                () = again.due(), if !again.waiting.is_empty() => (),
+                else => return,
+            }
         }
-        while queue.len() + received.iter().map(Vec::len).sum::<usize>() < BATCH {
+        while takes && fresh.len() < BATCH {
             let Ok(more) = ended.try_recv() else { break };
-            received.push(more);
+            fresh.extend(more);
         }
-        queue.extend(received.drain(..).flatten());
-        let batch: Vec<Ended> = queue.drain(..queue.len().min(BATCH)).collect();
-        let again = settle(&*settler, batch, &held, &rules).await;
-        if again.is_empty() {
-            backoff.reset();
-            continue;
+        let batch = fresh.drain(..fresh.len().min(BATCH)).collect();
+        for batch in [batch, again.take(Instant::now())] {
+            if !batch.is_empty() {
+                again.add(settle(&*settler, batch, &held, &rules).await);
+            }
         }
-        again
-            .into_iter()
-            .rev()
-            .for_each(|ended| queue.push_front(ended));
-        backoff.wait().await;
+    }
+}
+
+/// What is to be repeated, and when.
+#[derive(Default)]
+struct Again {
+    waiting: Vec<(Instant, Ended)>,
+}
+
+impl Again {
+    /// Waits until something is due.
+    async fn due(&self) {
+        if let Some(next) = self.waiting.iter().map(|(at, _)| *at).min() {
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    /// What is due, as far as it fits in one call.
+    fn take(&mut self, now: Instant) -> Vec<Ended> {
+        let mut due = Vec::new();
+        let mut later = Vec::new();
+        for (at, ended) in self.waiting.drain(..) {
+            match at <= now && due.len() < BATCH {
+                true => due.push(ended),
+                false => later.push((at, ended)),
+            }
+        }
+        self.waiting = later;
+        due
+    }
+
+    /// Repeats `failed`, those that failed equally often together.
+    fn add(&mut self, failed: Vec<Ended>) {
+        let (now, chance) = (Instant::now(), rand::random());
+        self.waiting.extend(failed.into_iter().map(|mut ended| {
+            let at = now + ended.backoff.next(chance);
+            (at, ended)
+        }));
     }
 }
 
@@ -64,6 +105,7 @@ pub(super) struct Ended {
     attempt: u32,
     outcome: Outcome,
     replaced: bool,
+    backoff: Backoff,
 }
 
 impl Ended {
@@ -75,6 +117,7 @@ impl Ended {
             attempt: settlement.receipt.attempt(),
             outcome: settlement.outcome,
             replaced: false,
+            backoff: Backoff::new(),
         }
     }
 

@@ -55,7 +55,7 @@ pub(super) async fn run(
 /// Gives the lease up, so that others may forward at once.
 pub(super) async fn give_up(broker: &dyn Broker, topic: &Topic, me: &Name) -> Result<()> {
     broker
-        .release(topic, &Name::new(GROUP)?, me)
+        .release(topic, &Name::new(FORWARDER)?, me)
         .await
         .map(drop)
 }
