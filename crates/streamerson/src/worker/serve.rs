@@ -157,11 +157,6 @@ where
             () = &mut shutdown => break,
             Some(command) = commands.recv() => topics.obey(command),
             Some(ended) = topics.ended() => outcome = ended,
-            // Nothing to do, and nobody to ask for more.
-            else => {
-                shutdown.await;
-                return outcome;
-            }
         }
     }
     topics.stop();
