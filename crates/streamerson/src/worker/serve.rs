@@ -10,6 +10,7 @@ use streamerson_core::intake::Intake;
 use streamerson_core::{Error, ErrorKind, Member, Membership, Result, Topic};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinError;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower::Service;
@@ -192,6 +193,7 @@ where
     let seat = Seat::needed(settings, &topic)?;
     let mut backoff = Backoff::new();
     let ended = loop {
+        let begun = Instant::now();
         // Ends with the topic, or with the seat.
         let ending = stop.child_token();
         let joining = async {
@@ -229,6 +231,10 @@ where
             (Stopped::Lost(error), _) => error,
         };
         tracing::warn!(%topic, error = %lost, "the membership was lost; joining again");
+        if begun.elapsed() > settings.lease {
+            // It was of use for a while: this is not the same trouble again.
+            backoff.reset();
+        }
         tokio::select! {
             () = backoff.wait() => (),
             () = stop.cancelled() => break Ok(()),
