@@ -187,6 +187,14 @@ impl Headers {
         self.0.push((name.into(), value.into()));
     }
 
+    /// Sets a header, in place of all of the same name, in any case.
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        let name = name.into();
+        self.0
+            .retain(|(header, _)| !header.eq_ignore_ascii_case(&name));
+        self.append(name, value);
+    }
+
     /// The first value of `name`, in any case.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter()

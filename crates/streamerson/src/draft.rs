@@ -69,7 +69,7 @@ impl Draft {
     /// Tells workers the key of what is to happen once.
     pub(crate) fn idempotency_key(&mut self, key: String) {
         match Once::of_caller(&self.kind, &key, Duration::ZERO) {
-            Ok(_) => self.meta.hdr.append(IDEMPOTENCY_KEY, key),
+            Ok(_) => self.meta.hdr.set(IDEMPOTENCY_KEY, key),
             Err(error) => self.fail(error),
         }
     }
@@ -258,6 +258,8 @@ mod tests {
 
     #[test]
     fn an_idempotency_key_travels_and_stores_once() {
+        use streamerson_core::partition;
+
         let keep = Duration::from_secs(60);
         let mut draft = Draft::new("b", "b.work");
         draft.store_once("k".into(), keep);
@@ -267,6 +269,23 @@ mod tests {
         assert_eq!(
             append.only_once(),
             Some(&Once::of_caller("b.work", "k", keep).unwrap())
+        );
+
+        let mut draft = Draft::new("b", "b.work");
+        draft.meta.hdr.append("Idempotency-Key", "a header's");
+        draft.store_once("first".into(), keep);
+        draft.store_once("last".into(), keep);
+        let append = draft.compose().unwrap();
+        let meta = append.message.parse_meta().unwrap();
+        assert_eq!(
+            meta.hdr.iter().collect::<Vec<_>>(),
+            [("idempotency-key", "last")]
+        );
+        let stored = append.only_once().map(|once| once.key.clone());
+        assert_eq!(
+            Some(partition::key(&append.message)),
+            stored,
+            "one key, for all"
         );
 
         for key in [String::new(), "k".repeat(1000)] {
