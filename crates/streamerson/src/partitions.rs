@@ -3,11 +3,12 @@
 //! How many partitions a topic has is asked once and remembered: a topic is divided once, and never divided otherwise. That a
 //! topic is not divided is asked again now and then, in the background, because it may be later.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
+use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
 use streamerson_core::{
@@ -21,8 +22,11 @@ pub(crate) const FORWARDER: &str = "streamerson-partitions";
 /// How long an answer counts before the broker is asked again.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// Of so many topics the answer is remembered; then it is asked anew.
+/// Of so many topics the answer is remembered; then the one that was asked about longest ago is forgotten.
 const MOST_TOPICS: usize = 10_000;
+
+/// About so many topics is asked at the same time.
+const AT_ONCE: usize = 64;
 
 /// Knows which topics are divided. Clones share what they know.
 #[derive(Debug, Clone)]
@@ -59,9 +63,9 @@ impl Partitions {
         if unknown.is_empty() {
             return self.shared.broker.append(batch).await;
         }
-        let failed = self.ask(unknown).await;
-        self.direct(batch.iter_mut());
-        let refusal = |append: &Append| failed.get(&append.topic).cloned();
+        let answers = self.ask(unknown).await;
+        answers.direct(batch.iter_mut());
+        let refusal = |append: &Append| answers.refusal(&append.topic);
         pass_on(batch, refusal, |rest| self.shared.broker.append(rest)).await
     }
 
@@ -72,8 +76,8 @@ impl Partitions {
     }
 
     /// Directs what goes to topics that are known; answers the others.
-    fn direct<'a>(&self, appends: impl Iterator<Item = &'a mut Append>) -> Vec<Topic> {
-        let mut unknown = Vec::new();
+    fn direct<'a>(&self, appends: impl Iterator<Item = &'a mut Append>) -> HashSet<Topic> {
+        let mut unknown = HashSet::new();
         let mut stale = Vec::new();
         let mut known = None;
         for append in appends {
@@ -83,23 +87,14 @@ impl Partitions {
             }
             let known = known.get_or_insert_with(|| self.shared.known.lock());
             let Some(found) = known.get_mut(topic) else {
-                if !unknown.contains(topic) {
-                    unknown.push(topic.clone());
-                }
+                unknown.insert(topic.clone());
                 continue;
             };
             if found.asked.elapsed() >= FRESH {
                 found.asked = Instant::now();
                 stale.push(topic.clone());
             }
-            let partitions = found.partitions;
-            if partitions > 0 {
-                let number = partition::of(&key(append), partitions);
-                // A name too long for a partition could not be divided.
-                if let Ok(topic) = partition::topic(&append.topic, number) {
-                    append.topic = topic;
-                }
-            }
+            place(append, found.partitions);
         }
         drop(known);
         if !stale.is_empty() {
@@ -109,34 +104,75 @@ impl Partitions {
         unknown
     }
 
-    /// Learns about `topics`; answers those that could not be asked about.
-    async fn ask(&self, topics: Vec<Topic>) -> HashMap<Topic, Error> {
-        let mut failed = HashMap::new();
-        for topic in topics {
-            match self.shared.broker.partitions(&topic).await {
-                Ok(partitions) => self.learn(topic, partitions),
-                Err(error) => {
-                    let kind = match error.kind() {
-                        // Whatever became of the question: what it was asked for did not happen.
-                        ErrorKind::Unknown => ErrorKind::Unavailable,
-                        kind => kind,
-                    };
-                    let detail = error.detail();
-                    let detail = format!("it is not known whether {topic} is divided: {detail}");
-                    failed.insert(topic, Error::new(kind, error.code(), detail));
-                }
+    /// Asks about `topics`, some at a time, and learns.
+    async fn ask(&self, topics: impl IntoIterator<Item = Topic>) -> Answers {
+        let asking = topics.into_iter().map(|topic| {
+            let broker = self.shared.broker.clone();
+            async move {
+                let answer = broker.partitions(&topic).await;
+                (topic, answer)
+            }
+        });
+        let answers = futures::stream::iter(asking.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+        let answers: HashMap<Topic, Result<u32>> = answers.collect().await;
+        for (topic, answer) in &answers {
+            if let Ok(partitions) = answer {
+                self.learn(topic.clone(), *partitions);
             }
         }
-        failed
+        Answers(answers)
     }
 
     fn learn(&self, topic: Topic, partitions: u32) {
         let mut known = self.shared.known.lock();
-        if known.len() >= MOST_TOPICS {
-            known.clear();
+        if known.len() >= MOST_TOPICS && !known.contains_key(&topic) {
+            let oldest = known.iter().min_by_key(|(_, known)| known.asked);
+            if let Some(oldest) = oldest.map(|(topic, _)| topic.clone()) {
+                known.remove(&oldest);
+            }
         }
         let asked = Instant::now();
         known.insert(topic, Known { partitions, asked });
+    }
+}
+
+/// What was answered about topics.
+struct Answers(HashMap<Topic, Result<u32>>);
+
+impl Answers {
+    /// Directs what goes to topics that there is an answer about.
+    fn direct<'a>(&self, appends: impl Iterator<Item = &'a mut Append>) {
+        for append in appends {
+            if let Some(Ok(partitions)) = self.0.get(&append.topic) {
+                place(append, *partitions);
+            }
+        }
+    }
+
+    /// Why nothing can be sent to `topic`, if so.
+    fn refusal(&self, topic: &Topic) -> Option<Error> {
+        let error = self.0.get(topic)?.as_ref().err()?;
+        let kind = match error.kind() {
+            // Whatever became of the question: what it was asked for did not happen.
+            ErrorKind::Unknown => ErrorKind::Unavailable,
+            kind => kind,
+        };
+        let detail = format!(
+            "it is not known whether {topic} is divided: {}",
+            error.detail()
+        );
+        Some(Error::new(kind, error.code(), detail))
+    }
+}
+
+/// Has `append` go to its partition of so many; there may be none.
+fn place(append: &mut Append, partitions: u32) {
+    if partitions > 0 {
+        let number = partition::of(&key(append), partitions);
+        // A name too long for a partition could not be divided.
+        if let Ok(topic) = partition::topic(&append.topic, number) {
+            append.topic = topic;
+        }
     }
 }
 
@@ -185,12 +221,12 @@ impl Settler for Directing {
             return self.inner.settle(batch);
         }
         async move {
-            let failed = self.partitions.ask(unknown).await;
-            self.partitions.direct(outputs(&mut batch));
+            let answers = self.partitions.ask(unknown).await;
+            answers.direct(outputs(&mut batch));
             let refusal = |settlement: &Settlement| match &settlement.outcome {
                 Outcome::Complete { outputs, .. } => {
                     let mut topics = outputs.iter().map(|output| &output.topic);
-                    topics.find_map(|topic| failed.get(topic).cloned())
+                    topics.find_map(|topic| answers.refusal(topic))
                 }
                 Outcome::Retry { .. } => None,
             };
@@ -212,4 +248,33 @@ fn outputs(batch: &mut [Settlement]) -> impl Iterator<Item = &mut Append> {
             Outcome::Retry { .. } => None,
         });
     outputs.flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use streamerson_core::memory::MemoryBroker;
+    use streamerson_core::{Message, Upkeep};
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name.to_owned()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_just_learnt_counts_also_when_too_much_is_known() {
+        let broker = MemoryBroker::new();
+        broker.divide(&topic("orders"), 1).await.unwrap();
+        let partitions = Partitions::new(Arc::new(broker.clone()));
+        for n in 1..MOST_TOPICS {
+            partitions.learn(topic(&format!("t{n}")), 0);
+        }
+        let batch = ["orders", "new"].map(|to| Append::new(topic(to), Message::new("a", "")));
+        for stored in partitions.append(batch.into()).await {
+            stored.unwrap();
+        }
+        assert_eq!(broker.stats(&topic("orders.0")).await.unwrap().length, 1);
+        let known = partitions.shared.known.lock();
+        assert_eq!(known.len(), MOST_TOPICS);
+        assert!(known.contains_key(&topic("orders")) && known.contains_key(&topic("new")));
+    }
 }
