@@ -164,7 +164,11 @@ META = {
     "status": is_integer(2**16 - 1),
     "hdr": is_headers,
     "http": has(method=is_text, path=is_text, params=is_texts_by_name, query=is_text),
-    "err": has(code=is_text, message=is_text),
+    "err": has(
+        code=is_text,
+        message=is_text,
+        transient=lambda value: value is None or isinstance(value, bool),
+    ),
     "dlq": has(
         code=is_text,
         reason=is_text,

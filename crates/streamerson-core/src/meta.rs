@@ -92,6 +92,9 @@ pub struct Failure {
     pub code: String,
     /// Detail, for people.
     pub message: String,
+    /// Whether another try may help; when absent, the status says it: from 500 on it may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transient: Option<bool>,
 }
 
 /// Why, when and by whom a message was given up.
@@ -271,6 +274,7 @@ mod tests {
             // Ordered and grouped by name, as the stored form keeps them.
             headers in proptest::collection::btree_map("[a-z-]{1,8}", proptest::collection::vec(".*", 1..3), 0..4),
             code in ".*",
+            transient in proptest::option::of(any::<bool>()),
         ) {
             let mut hdr = Headers::new();
             for (name, values) in headers {
@@ -281,7 +285,7 @@ mod tests {
             let meta = Meta {
                 key, exp, status, hdr,
                 http: Some(Http { method: "GET".into(), path, params, query: "a=b".into() }),
-                err: Some(Failure { code, message: String::new() }),
+                err: Some(Failure { code, message: String::new(), transient }),
                 ..Meta::default()
             };
             let encoded = meta.encode();

@@ -5,13 +5,14 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use streamerson::client::{Options, RequestError};
 use streamerson::core::{Append, Broker, ErrorKind, Start};
 use streamerson::{Client, Deadline, Json, Message, Meta, Problem, Reply, Router, State};
-use support::{Fault, Faulty, Serving, away, entries, soon, topic, unanswered, until};
+use support::{Fault, Faulty, Serving, away, entries, hasty, soon, topic, unanswered, until};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -62,18 +63,30 @@ async fn many_requests_get_their_own_answers() {
 }
 
 #[tokio::test]
-async fn failures_arrive_with_status_code_and_message() {
-    async fn refuse() -> Result<(), Problem> {
-        Err(Problem::conflict("taken", "it is taken"))
-    }
+async fn failures_arrive_as_they_were() {
+    let taken = || Problem::conflict("taken", "it is taken");
+    let away = || Problem::unavailable("away", "it is away");
+    let minute = Duration::from_secs(60);
+    let problems = [
+        taken(),
+        taken().transient(),
+        taken().retry_after(minute),
+        away(),
+        away().permanent(),
+    ];
+    let answers = problems.clone();
+    let refuse = move |Json(n): Json<usize>| {
+        let problem = answers[n].clone();
+        async move { Err::<(), Problem>(problem) }
+    };
     let broker = Faulty::default();
     let serving = Serving::start(shared(&broker), Router::new().on("refuse", refuse));
     let client = client(&broker).await;
-    match client.request("work", "refuse").await {
-        Err(RequestError::Problem(problem)) => {
-            assert_eq!(problem, Problem::conflict("taken", "it is taken"));
+    for (n, expected) in problems.into_iter().enumerate() {
+        match client.request("work", "refuse").json(&n).await {
+            Err(RequestError::Problem(problem)) => assert_eq!(problem, expected),
+            other => panic!("{other:?}"),
         }
-        other => panic!("{other:?}"),
     }
     serving.stop().await.unwrap();
 }
@@ -434,6 +447,36 @@ async fn the_failure_of_a_nested_request_is_passed_on() {
     let serving = Serving::start(shared(&broker), router);
     let outcome = client.request("work", "outer").await;
     assert_eq!(outcome.unwrap_err().code(), "unknown-type");
+    serving.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_tried_again_when_its_nested_request_says_so() {
+    async fn outer(State(client): State<Client>) -> Result<(), Problem> {
+        client.request("work", "inner").await?;
+        Ok(())
+    }
+    let broker = Faulty::default();
+    let client = client(&broker).await;
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = tries.clone();
+    let inner = move || {
+        let tries = counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            match tries {
+                0 => Err(Problem::conflict("locked", "in use").transient()),
+                _ => Ok(()),
+            }
+        }
+    };
+    let router = Router::new().on("outer", outer).on("inner", inner);
+    let serving = Serving::with(
+        shared(&broker),
+        router.with_state(client.clone()),
+        |worker| worker.retry(hasty()),
+    );
+    client.send("work", "outer").await.unwrap();
+    until(|| tries.load(Ordering::SeqCst) == 2).await;
     serving.stop().await.unwrap();
 }
 

@@ -151,8 +151,8 @@ impl Reply {
             Some(status) => StatusCode::from_u16(status)
                 .map_err(|_| unusable(format!("the reply has the impossible status {status}")))?,
         };
-        if let Some(Failure { code, message }) = meta.err {
-            return Err(Problem::new(status, code, message).into());
+        if let Some(failure) = meta.err {
+            return Err(Problem::arrived(status, failure, &meta.hdr).into());
         }
         Ok(Reply {
             status,

@@ -5,12 +5,15 @@ use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
-use streamerson_core::meta::Failure;
+use streamerson_core::meta::{Failure, Headers};
 use streamerson_core::retry::RetryPolicy;
 use streamerson_core::{Error, ErrorKind};
 
 use super::{IntoReply, Reply};
 use crate::client::RequestError;
+
+/// The header that says how long to wait, in seconds.
+const RETRY_AFTER: &str = "retry-after";
 
 /// A failed request: an HTTP status, a stable code for programs, and a message for people.
 ///
@@ -129,7 +132,8 @@ impl Problem {
     }
 
     /// The same failure, as one that another try may mend once `delay` has passed, a year at most: a worker waits that long,
-    /// instead of what its policy says, if the policy allows another attempt at all. A caller sees it in the header `retry-after`, in seconds.
+    /// instead of what its policy says, if the policy allows another attempt at all. A caller
+    /// sees it in the header `retry-after`, in full seconds.
     pub fn retry_after(mut self, delay: Duration) -> Problem {
         self.again = Some(Again::After(delay.min(RetryPolicy::LONGEST_DELAY)));
         self
@@ -141,6 +145,22 @@ impl Problem {
             Some(again) => again != Again::Useless,
             None => self.status.is_server_error(),
         }
+    }
+
+    /// The failure that arrived with `headers`.
+    pub(super) fn arrived(status: StatusCode, failure: Failure, headers: &Headers) -> Problem {
+        let mut problem = Problem::new(status, failure.code, failure.message);
+        problem.again = failure.transient.map(|transient| match transient {
+            false => Again::Useless,
+            true => {
+                let seconds = headers.get(RETRY_AFTER).and_then(|text| text.parse().ok());
+                seconds.map_or(Again::Useful, |seconds| {
+                    let delay = Duration::from_secs(seconds);
+                    Again::After(delay.min(RetryPolicy::LONGEST_DELAY))
+                })
+            }
+        });
+        problem
     }
 
     /// How long to wait before another try, where the failure says it.
@@ -187,11 +207,12 @@ impl IntoReply for Problem {
         reply.again = self.again;
         if let Some(delay) = self.delay() {
             let seconds = delay.as_millis().div_ceil(1000);
-            reply = reply.with_header("retry-after", seconds.to_string());
+            reply = reply.with_header(RETRY_AFTER, seconds.to_string());
         }
         reply.failure = Some(Failure {
             code: self.code.into_owned(),
             message: self.message.into_owned(),
+            transient: self.again.map(|again| again != Again::Useless),
         });
         reply
     }
@@ -218,7 +239,7 @@ impl From<Error> for Problem {
     }
 }
 
-/// A failed nested request: the failure of the other handler is passed on as it is.
+/// A failed nested request: the failure of the other handler is passed on as it is, also whether another try may help.
 impl From<RequestError> for Problem {
     fn from(error: RequestError) -> Problem {
         match error {
