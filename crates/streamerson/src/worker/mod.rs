@@ -279,7 +279,10 @@ impl Worker {
         })
     }
 
-    /// What is kept of processed messages; [`Worker::DEFAULT_RETENTION`] by default. `None`: everything, for ever.
+    /// What is kept of processed messages; [`Worker::DEFAULT_RETENTION`] by default. `None`: this worker removes nothing.
+    ///
+    /// Give all workers on a topic the same one, in all its groups: one of them at a time trims it, as it was told itself, so that in the
+    /// end the one that keeps least has its way. To keep everything for ever, all of them have to.
     pub fn retention(self, retention: impl Into<Option<Retention>>) -> Worker {
         self.set(|settings| {
             settings.retention = retention.into();
