@@ -37,6 +37,7 @@ pub mod consumer;
 mod deadline;
 mod dedupe;
 mod draft;
+mod exclusive;
 pub mod extract;
 pub mod handler;
 mod partitions;

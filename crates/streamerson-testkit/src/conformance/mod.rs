@@ -2,7 +2,7 @@
 //!
 //! A rule is given a [`Trial`] of a broker, uses topics of its own, and panics where the broker breaks it, so that all
 //! rules may run against one broker at the same time. The in-memory broker of `streamerson-core` is the specification;
-//! `tests/seeded_defects.rs` shows for every rule a broken broker that fails it.
+//! `tests/seeded_defects` shows for every rule a broken broker that fails it.
 //!
 //! [`conformance_suite!`](crate::conformance_suite) makes a test of every rule; [`RULES`] lists them for other drivers.
 

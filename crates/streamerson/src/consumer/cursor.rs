@@ -16,18 +16,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::opening::stats;
-use super::source::is_away;
-use crate::backoff::Backoff;
+use crate::exclusive::Exclusive;
 
 const LEASE: Duration = Membership::DEFAULT_LEASE;
-
-/// Added to the time a lease has left, so that it has ended for sure.
-const MARGIN: Duration = Duration::from_millis(20);
 
 /// A cursor of one topic, while it is ours. Who has it has those of the topic's partitions as well.
 pub(super) struct Cursor {
     /// In the topic, also for its partitions.
-    seat: Seat,
+    seat: Exclusive,
     /// The topic, or a partition of it.
     topic: Topic,
     name: Name,
@@ -35,14 +31,6 @@ pub(super) struct Cursor {
     lost: CancellationToken,
     /// `None` in a partition.
     keeping: Option<AbortOnDropHandle<()>>,
-}
-
-#[derive(Clone)]
-struct Seat {
-    broker: Arc<dyn Broker>,
-    topic: Topic,
-    lease: Name,
-    holder: Name,
 }
 
 impl Cursor {
@@ -53,13 +41,17 @@ impl Cursor {
         name: &Name,
         holder: &Name,
     ) -> Result<Cursor> {
-        let seat = Seat {
+        let seat = Exclusive {
             broker,
             topic: topic.clone(),
-            lease: Name::new(format!("cursor.{name}"))?,
+            name: Name::new(format!("cursor.{name}"))?,
             holder: holder.clone(),
+            lease: LEASE,
         };
-        seat.take().await?;
+        // Its holder renews it well before, or is gone.
+        while let Some(remaining) = seat.take().await? {
+            tokio::time::sleep(remaining).await;
+        }
         let lost = CancellationToken::new();
         let keeping = tokio::spawn(seat.clone().keep(lost.clone()));
         Ok(Cursor {
@@ -175,49 +167,6 @@ impl Cursor {
             return Ok(());
         }
         drop(keeping);
-        seat.broker
-            .release(&seat.topic, &seat.lease, &seat.holder)
-            .await
-            .map(drop)
-    }
-}
-
-impl Seat {
-    async fn take(&self) -> Result<()> {
-        let mut backoff = Backoff::new();
-        loop {
-            match self.acquire().await {
-                Ok(None) => return Ok(()),
-                // Its holder renews it well before, or is gone.
-                Ok(Some(remaining)) => tokio::time::sleep(remaining + MARGIN).await,
-                Err(error) if is_away(&error) => {
-                    tracing::warn!(lease = %self.lease, %error, "the cursor cannot be taken at the moment");
-                    backoff.wait().await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    async fn keep(self, lost: CancellationToken) {
-        loop {
-            tokio::time::sleep(LEASE / 3).await;
-            match self.acquire().await {
-                Ok(None) => (),
-                Ok(Some(_)) => return lost.cancel(),
-                Err(error) => {
-                    tracing::warn!(lease = %self.lease, %error, "the cursor cannot be kept at the moment");
-                }
-            }
-        }
-    }
-
-    /// `None`: it is ours. Otherwise how long it is somebody else's at least.
-    async fn acquire(&self) -> Result<Option<Duration>> {
-        let lease = self
-            .broker
-            .acquire(&self.topic, &self.lease, &self.holder, LEASE)
-            .await?;
-        Ok((lease.holder != self.holder).then_some(lease.remaining))
+        seat.leave().await
     }
 }

@@ -43,6 +43,9 @@ impl<S: Sync> FromRequest<S> for IdempotencyKey {
 /// every new owner, and within one owner with every message of a key. In a topic whose members share the work, compare tokens of
 /// the same message only.
 ///
+/// It is a token to hand on. What the broker itself asks of the owner of a topic is a [`core::Fence`](crate::core::Fence), which the worker
+/// sees to.
+///
 /// As text it is of fixed width, and sorts as it compares:
 ///
 /// ```
