@@ -220,7 +220,9 @@ mod tests {
             to(topic, "a").once(Once::new(n.to_string(), Duration::from_secs(60)))
         };
         let first = topics.append(once(&topic, 0), start).unwrap();
-        (1..1000).for_each(|n| drop(topics.append(once(&topic, n), start).unwrap()));
+        for n in 1..1000 {
+            topics.append(once(&topic, n), start).unwrap();
+        }
         let refused = topics.append(once(&topic, 1000), start).unwrap_err();
         assert_eq!(refused.code(), "too-many-once-keys");
         assert_eq!(topics.append(once(&topic, 0), start).unwrap(), first);
