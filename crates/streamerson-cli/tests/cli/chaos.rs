@@ -24,7 +24,7 @@ const SMALL: [&str; 12] = [
     "--faults",
 ];
 /// More than it gets to.
-const ENDLESS: [&str; 3] = ["kill,cut,duplicates", "--requests", "1000000"];
+const ENDLESS: [&str; 3] = ["kill,cut,poison,duplicates", "--requests", "1000000"];
 
 fn small(arguments: &'static [&str]) -> Vec<&'static str> {
     SMALL.iter().chain(arguments).copied().collect()
@@ -80,7 +80,7 @@ async fn a_broker_that_runs_keeps_its_promises_and_nothing_of_the_run(place: Pla
     place.send("orders", &["{}"]).await;
     let before = keys(&place).await;
     let faults = [
-        "kill,cut,group,poison,duplicates",
+        "kill,cut,group,duplicates",
         "--requests",
         "300",
         "--kills",
