@@ -316,9 +316,12 @@ impl TopicState {
     }
 
     fn note_gone(&mut self, name: Name, gone: Gone) {
+        // The one that stands furthest back: the oldest, or one with little to go on from.
         if self.removed_groups.len() >= REMOVED_GROUPS
-            && let Some((forgotten, _)) = self.removed_groups.pop_first()
+            && let Some((forgotten, _)) = self.removed_groups.iter().min_by_key(|(_, gone)| gone.settled)
         {
+            let forgotten = forgotten.clone();
+            self.removed_groups.remove(&forgotten);
             self.effects.remove(&forgotten);
         }
         self.removed_groups.insert(name, gone);
@@ -470,5 +473,25 @@ fn before(position: Position) -> Position {
         (0, 0) => Position::ZERO,
         (major, 0) => Position::new(major - 1, u64::MAX),
         (major, minor) => Position::new(major, minor - 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_removed_groups_those_that_stand_furthest_back_are_forgotten() {
+        let mut topic = TopicState::default();
+        let name = |n: usize| Name::new(format!("group-{n:04}")).unwrap();
+        let last = REMOVED_GROUPS + 10;
+        for n in (0..=last).rev() {
+            let at = Position::new((last - n) as u64 + 1, 0);
+            topic.groups.insert(name(n), Group::new(at));
+            topic.remove_group(&name(n));
+        }
+        assert_eq!(topic.removed_groups.len(), REMOVED_GROUPS);
+        assert!(topic.removed_groups.contains_key(&name(0)));
+        assert!(!topic.removed_groups.contains_key(&name(last)));
     }
 }
