@@ -8,11 +8,13 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use store::{append, crashed, name, payloads, segments, topic, written};
+use store::{append, crashed, name, payloads, segments, text, topic, within, written};
 use streamerson_core::lease::Leases;
 use streamerson_core::time::unix_ms;
 use streamerson_core::upkeep::Upkeep;
-use streamerson_core::{Append, Broker, Durability, ErrorKind, Message, Once, Result, Settlement};
+use streamerson_core::{
+    Append, Broker, Durability, ErrorKind, Message, Once, Result, Settlement, Start,
+};
 use streamerson_embedded::{EmbeddedBroker, Options};
 use tempfile::TempDir;
 
@@ -228,6 +230,53 @@ async fn a_record_that_rots_while_it_is_not_in_memory_is_an_error_and_never_wron
     }
     write_in_place(file, &whole);
     assert_eq!(payloads(&broker, "orders").await.unwrap(), ["one"]);
+}
+
+#[tokio::test]
+async fn a_scheduled_message_that_rots_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path()).unwrap();
+    let due = unix_ms() + 1_000;
+    let later = |to: &str, payload: &'static str, due| {
+        let message = Message::new("test", payload);
+        vec![Append::new(topic(to), message).due_at(due)]
+    };
+    let schedule = |batch| within(broker.append(batch));
+    schedule(later("orders", "rotten", due))
+        .await
+        .remove(0)
+        .unwrap();
+    let file = segments(dir.path()).remove(0);
+    let rotten = written(&file) - 1;
+    for (to, payload, due) in [("orders", "next", due + 1), ("other", "last", due + 200)] {
+        schedule(later(to, payload, due)).await.remove(0).unwrap();
+    }
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[rotten] ^= 1;
+    write_in_place(&file, &bytes);
+    for (to, payload) in [("orders", "next"), ("other", "last")] {
+        let mut reader = broker.read(&topic(to), Start::Earliest).await.unwrap();
+        let entry = within(reader.next(1)).await.unwrap().remove(0);
+        assert_eq!(text(&entry.message.unwrap()), payload);
+    }
+    // It is kept, also by what is written of it now.
+    assert_eq!(broker.stats(&topic("orders")).await.unwrap().scheduled, 1);
+    let large = "x".repeat(1000);
+    append(&broker, "filler", &[large.as_str(); 20]).await;
+    drop(broker);
+    bytes[rotten] ^= 1;
+    write_in_place(&file, &bytes[..=rotten]);
+    let broker = open(dir.path()).unwrap();
+    let mut reader = broker
+        .read(&topic("orders"), Start::Earliest)
+        .await
+        .unwrap();
+    let mut appeared = Vec::new();
+    while appeared.len() < 2 {
+        let entries = within(reader.next(2)).await.unwrap().into_iter();
+        appeared.extend(entries.map(|entry| text(&entry.message.unwrap())));
+    }
+    assert_eq!(appeared, ["next", "rotten"]);
 }
 
 fn write_in_place(file: &Path, bytes: &[u8]) {

@@ -1,6 +1,6 @@
 //! What is kept aside until it is due: messages that are to appear in their topics later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use streamerson_core::{Error, Position, Result, Topic};
 
@@ -18,6 +18,8 @@ const MOST: usize = 1_000_000;
 #[derive(Debug, Default)]
 pub(crate) struct Aside {
     waiting: BTreeMap<Position, Waiting>,
+    /// Of these, those that cannot be read. They are tried again after a restart.
+    skipped: BTreeSet<Position>,
     /// Numbers given.
     given: u64,
     /// Of these, those that are not stored yet.
@@ -57,9 +59,21 @@ impl Aside {
         self.waiting.contains_key(&id)
     }
 
+    /// `id` cannot be read: it is kept, but is not due any more.
+    pub(crate) fn skip(&mut self, id: Position) {
+        if self.has(id) {
+            self.skipped.insert(id);
+        }
+    }
+
     /// When the first is due, in unix milliseconds.
     pub(crate) fn next_due(&self) -> Option<u64> {
-        self.waiting.first_key_value().map(|(id, _)| id.major())
+        self.readable().next().map(|(id, _)| id.major())
+    }
+
+    fn readable(&self) -> impl Iterator<Item = (&Position, &Waiting)> {
+        let waiting = self.waiting.iter();
+        waiting.filter(|(id, _)| !self.skipped.contains(id))
     }
 
     /// What each is kept as.
@@ -69,10 +83,7 @@ impl Aside {
 
     /// Up to `max` that are due, with where they go.
     pub(crate) fn due(&self, unix_ms: u64, max: usize) -> Vec<((Position, Topic), Option<Slot>)> {
-        let due = self
-            .waiting
-            .iter()
-            .take_while(|(id, _)| id.major() <= unix_ms);
+        let due = self.readable().take_while(|(id, _)| id.major() <= unix_ms);
         due.take(max)
             .map(|(id, waiting)| ((*id, waiting.topic.clone()), Some(waiting.slot.clone())))
             .collect()
@@ -122,6 +133,7 @@ impl State {
         let Some(Waiting { topic, slot }) = self.aside.waiting.remove(&id) else {
             return;
         };
+        self.aside.skipped.remove(&id);
         match slot {
             Slot::Here(body) => self.memory -= body.size(),
             Slot::Stored(place) => self.release(place.segment),

@@ -41,8 +41,8 @@ pub(crate) fn checkpoint(shared: &Shared, segments: Vec<Sealed>, encoder: &mut E
         }));
         beside(name, topic, moment.unix_ms, encoder);
     }
-    if state.aside.next_due().is_some() {
-        let ids = state.aside.ids();
+    let ids = state.aside.ids();
+    if !ids.is_empty() {
         encoder.record(&Record::Waiting { ids });
     }
 }

@@ -86,22 +86,35 @@ impl<T: Send + 'static> Loading<T> {
 
     /// The same, waiting for the disk.
     pub(crate) fn read(self, limit: usize) -> Result<Vec<(T, Option<Body>)>> {
-        let mut frames = Frames::new(&self.sources);
         let mut loaded = Vec::with_capacity(self.entries.len());
+        self.each(limit, |what, body| {
+            loaded.push((what, body?));
+            Ok(())
+        })?;
+        Ok(loaded)
+    }
+
+    /// Shows them to `visit` one by one, also those that cannot be read.
+    pub(crate) fn each(
+        self,
+        limit: usize,
+        mut visit: impl FnMut(T, Result<Option<Body>>) -> Result<()>,
+    ) -> Result<()> {
+        let mut frames = Frames::new(&self.sources);
         let mut bytes = 0;
         for (what, slot) in self.entries {
             if bytes >= limit {
                 break;
             }
             let body = match slot {
-                Some(Slot::Here(body)) => Some(body),
-                Some(Slot::Stored(place)) => Some(frames.entry(place)?),
-                None => None,
+                Some(Slot::Here(body)) => Ok(Some(body)),
+                Some(Slot::Stored(place)) => frames.entry(place).map(Some),
+                None => Ok(None),
             };
-            bytes += body.as_ref().map_or(0, Body::size);
-            loaded.push((what, body));
+            bytes += body.iter().flatten().map(Body::size).sum::<usize>();
+            visit(what, body)?;
         }
-        Ok(loaded)
+        Ok(())
     }
 }
 

@@ -137,23 +137,30 @@ fn appear(shared: &Shared, drive: &Drive) -> Result<Option<Duration>> {
         }
         let due = Loading::new(&state, due);
         drop(state);
-        let entries = due
-            .read(BYTES)?
-            .into_iter()
-            .filter_map(|((id, topic), body)| {
-                let mut entry = Pending::new(NewEntry {
-                    topic,
-                    body: body?,
-                    position: None,
-                });
-                entry.terms = Some(Terms::due(id));
-                Some(entry)
-            });
+        let mut entries = Vec::new();
+        due.each(BYTES, |(id, topic), body| {
+            match body {
+                Ok(Some(body)) => {
+                    let position = None;
+                    let mut entry = Pending::new(NewEntry {
+                        topic,
+                        body,
+                        position,
+                    });
+                    entry.terms = Some(Terms::due(id));
+                    entries.push(entry);
+                }
+                Ok(None) => {}
+                // The others must not wait for it.
+                Err(error) => {
+                    tracing::error!(%topic, due = id.major(), %error, "a scheduled message cannot be read: it is kept, and does not appear");
+                    shared.state.lock().aside.skip(id);
+                }
+            }
+            Ok(())
+        })?;
         let (answer, answered) = oneshot::channel();
-        drive.submit(Op::Append {
-            entries: entries.collect(),
-            answer,
-        });
+        drive.submit(Op::Append { entries, answer });
         let stored = answered.blocking_recv().map_err(|_| super::unanswered())?;
         for stored in stored {
             match stored {
