@@ -318,7 +318,10 @@ impl TopicState {
     fn note_gone(&mut self, name: Name, gone: Gone) {
         // The one that stands furthest back: the oldest, or one with little to go on from.
         if self.removed_groups.len() >= REMOVED_GROUPS
-            && let Some((forgotten, _)) = self.removed_groups.iter().min_by_key(|(_, gone)| gone.settled)
+            && let Some((forgotten, _)) = self
+                .removed_groups
+                .iter()
+                .min_by_key(|(_, gone)| gone.settled)
         {
             let forgotten = forgotten.clone();
             self.removed_groups.remove(&forgotten);
