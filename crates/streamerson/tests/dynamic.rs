@@ -13,7 +13,7 @@ use streamerson::handler::Handler;
 use streamerson::router::LiveRouter;
 use streamerson::worker::WorkerHandle;
 use streamerson::{Client, Message, Problem, Router, Worker};
-use support::{Fault, Faulty, Gate, Serving, dead_letter, soon, topic, until};
+use support::{Fault, Faulty, Gate, Serving, away, dead_letter, soon, topic, until};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -186,6 +186,39 @@ async fn removing_an_ordered_topic_drains_its_partitions() {
         leases.retain(|lease| lease.name.as_str() != "janitor");
         assert_eq!(leases, [], "{of}");
     }
+    serving.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_adds_a_topic_hears_when_it_is_joined_or_removed_before_that() {
+    let broker = Faulty::default();
+    let (serving, handle) = handled(&broker, Gate::new().router());
+    let client = Client::open(shared(&broker)).await.unwrap();
+    assert_eq!(ask(&client, "work").await, 7);
+    for removed in [true, false] {
+        *broker.faults.join.lock() = vec![Fault::Refused(away()); 1000];
+        let mut first = Box::pin(handle.add_topic("play"));
+        assert!(futures::poll!(&mut first).is_pending());
+        until(|| broker.faults.join.lock().len() < 1000).await;
+        let mut second = Box::pin(handle.add_topic("play"));
+        assert!(futures::poll!(&mut second).is_pending());
+        // What is asked later is answered later.
+        assert!(!handle.remove_topic("none").await.unwrap());
+        assert!(futures::poll!(&mut second).is_pending());
+        if removed {
+            assert!(soon(handle.remove_topic("play")).await.unwrap());
+            for added in [first, second] {
+                let error = soon(added).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Closed);
+                assert!(error.detail().contains("play"), "{error}");
+            }
+        } else {
+            broker.faults.join.lock().clear();
+            soon(first).await.unwrap();
+            soon(second).await.unwrap();
+        }
+    }
+    assert_eq!(ask(&client, "play").await, 7);
     serving.stop().await.unwrap();
 }
 

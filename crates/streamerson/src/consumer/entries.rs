@@ -42,7 +42,7 @@ struct Track {
 
 /// What is being read.
 enum Reading {
-    Whole(Whole),
+    Whole(Box<Whole>),
     Part(Source),
 }
 
@@ -71,7 +71,7 @@ impl Entries {
             ended: false,
         };
         for opened in topics {
-            let whole = opened.whole.map(Reading::Whole);
+            let whole = opened.whole.map(|whole| Reading::Whole(Box::new(whole)));
             entries.begin(opened.topic, opened.cursor, whole);
             entries.begin_parts(opened.parts);
         }

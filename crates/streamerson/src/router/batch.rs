@@ -282,13 +282,16 @@ where
                 extracted = AssertUnwindSafe(extracting).catch_unwind() => extracted,
                 () = reply.closed() => continue,
             };
-            match extracted.unwrap_or_else(|panic| Err(panicked(request, &*panic))) {
-                Ok(item) => {
+            let rejection = match extracted {
+                Ok(Ok(item)) => {
                     items.push(item);
                     batch.push(waiting);
+                    continue;
                 }
-                Err(rejection) => drop(waiting.reply.send(rejection)),
-            }
+                Ok(Err(rejection)) => rejection,
+                Err(panic) => panicked(request, &*panic),
+            };
+            let _ = waiting.reply.send(rejection);
         }
         items
     }

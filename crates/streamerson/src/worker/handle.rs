@@ -102,6 +102,6 @@ impl WorkerHandle {
     }
 }
 
-fn ended() -> Error {
+pub(super) fn ended() -> Error {
     Error::closed("the worker has ended")
 }

@@ -240,6 +240,10 @@ where
             () = stop.cancelled() => break Ok(()),
         }
     };
+    if let Some(joined) = joined {
+        let detail = format!("{topic} was removed, or the worker ended, before it was joined");
+        let _ = joined.send(Err(Error::closed(detail)));
+    }
     if let Some(seat) = seat {
         // Otherwise it ends with its lease.
         let _ = tokio::time::timeout(FAREWELL, seat.leave()).await;

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use futures::future::{BoxFuture, FutureExt, Shared as SharedFuture};
 use streamerson_core::{Error, ErrorKind, Result, Topic};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::handle::Command;
+use super::handle::{Command, ended};
 use super::ordered;
 use super::serve::{Shared, serve_topic};
 use super::settings::{WorkTopic, twice};
@@ -23,7 +24,11 @@ pub(super) struct Topics<S> {
     stop: CancellationToken,
     tasks: JoinSet<(Topic, Result<()>)>,
     served: HashMap<Topic, Served>,
+    /// How joining the topics went, or will go, that were added.
+    joined: HashMap<Topic, Joined>,
 }
+
+type Joined = SharedFuture<BoxFuture<'static, Result<()>>>;
 
 struct Served {
     /// It is worked on in order.
@@ -45,6 +50,7 @@ where
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
             served: HashMap::new(),
+            joined: HashMap::new(),
         }
     }
 
@@ -95,10 +101,25 @@ where
                 format!("{topic} is being removed from the worker: add it when that is done"),
             )),
             (_, Some(served)) if served.ordered != work.partitions.is_some() => Err(twice(topic)),
-            (_, Some(_)) => Ok(()),
-            (_, None) => return self.begin(work, Some(done)),
+            (_, Some(_)) => return self.tell_joined(topic, done),
+            (_, None) => {
+                let (tell, told) = oneshot::channel();
+                let told = told.map(|told| told.unwrap_or_else(|_| Err(ended())));
+                self.joined.insert(topic.clone(), told.boxed().shared());
+                self.tell_joined(topic, done);
+                return self.begin(work, Some(tell));
+            }
         };
         let _ = done.send(answer);
+    }
+
+    /// Tells how joining `topic` went, once it is known.
+    fn tell_joined(&self, topic: &Topic, done: oneshot::Sender<Result<()>>) {
+        match self.joined.get(topic).cloned() {
+            Some(joined) => drop(tokio::spawn(async move { done.send(joined.await) })),
+            // It is one of those that the worker began with.
+            None => drop(done.send(Ok(()))),
+        }
     }
 
     /// The next end of a topic's task; `None` when nothing is served.
@@ -108,6 +129,7 @@ where
     }
 
     fn note(&mut self, (topic, outcome): (Topic, Result<()>)) -> Result<()> {
+        self.joined.remove(&topic);
         let waiting = self.served.remove(&topic).map(|served| served.waiting);
         for done in waiting.into_iter().flatten() {
             let _ = done.send(outcome.clone().map(|()| true));
