@@ -4,14 +4,14 @@
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use streamerson::core::{Append, Broker, ErrorKind, Name, Position, Start};
-use streamerson::{Consumer, Json, Message, Problem, Router, connect};
+use streamerson::{Client, Consumer, Json, Message, Problem, Router, Worker, connect};
 use streamerson_embedded::port::Port;
 use streamerson_embedded::{EmbeddedBroker, Options};
 use streamerson_testkit::redis::RedisServer;
@@ -375,4 +375,53 @@ async fn the_largest_message_becomes_a_dead_letter_and_comes_back_over_the_port(
     };
     let _serving = AbortOnDropHandle::new(tokio::spawn(port.serve(std::future::pending())));
     the_largest_message_becomes_a_dead_letter_and_comes_back(place).await;
+}
+
+async fn a_cursor_follows_its_topic_into_the_partitions(place: Place) {
+    async fn see(consumer: &Arc<dyn Broker>, mut missing: HashSet<u32>) {
+        let consumer = Consumer::new(consumer.clone())
+            .topic("work")
+            .cursor("audit");
+        let opened = soon(consumer.start(Start::Earliest).open()).await;
+        let mut entries = opened.unwrap();
+        while !missing.is_empty() {
+            let received = soon(entries.next()).await.unwrap().unwrap();
+            let message = received.message.unwrap();
+            missing.remove(&serde_json::from_slice(&message.data).unwrap());
+        }
+        entries.commit().await.unwrap();
+        entries.close().await.unwrap();
+    }
+    let broker = connect(&place.url).await.unwrap();
+    append(&*broker, "n", 0..10).await;
+    see(&broker, (0..10).collect()).await;
+    append(&*broker, "n", 10..20).await;
+    let router = Router::new().fallback(|| async {});
+    let worker = Worker::new(broker.clone()).ordered_topic("work", 4);
+    let worker = tokio::spawn(worker.group("ordered").serve(router).into_future());
+    soon(async {
+        while broker.partitions(&topic("work")).await.unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    append(&*broker, "n", 20..30).await;
+    let client = Client::open(broker.clone()).await.unwrap();
+    for n in 30..40 {
+        client.send("work", "n").json(&n).await.unwrap();
+    }
+    see(&broker, (10..40).collect()).await;
+    client.send("work", "n").json(&40).await.unwrap();
+    see(&broker, HashSet::from([40])).await;
+    worker.abort();
+}
+
+#[tokio::test]
+async fn a_cursor_follows_its_topic_into_the_partitions_on_redis() {
+    a_cursor_follows_its_topic_into_the_partitions(redis().await).await;
+}
+
+#[tokio::test]
+async fn a_cursor_follows_its_topic_into_the_partitions_on_embedded() {
+    a_cursor_follows_its_topic_into_the_partitions(embedded()).await;
 }
