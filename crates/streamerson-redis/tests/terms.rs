@@ -87,7 +87,7 @@ async fn large_messages_that_are_due_appear_in_several_steps() {
     let script = include_str!("../../../spec/scripts/claim.lua");
     for left in ["3", "1", "0"] {
         let mut claim = vec!["EVAL", script, "2", stream, delays, "group", "ada"];
-        claim.extend(["1000", "1", "-", "", ""]);
+        claim.extend(["1000", "1", "-", "", "", ""]);
         server.cli(&claim);
         assert_eq!(server.cli(&["ZCARD", "test:{orders}:later"]), left);
     }
