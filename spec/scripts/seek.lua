@@ -116,13 +116,15 @@ else
   call('XGROUP', 'CREATE', stream, group, start, 'MKSTREAM')
 end
 local reached = delivered(stream, group)
-repeat
-  local held = call('XPENDING', stream, group, '(' .. reached, '+', 1000)
-  for _, pending in ipairs(held) do
-    call('XACK', stream, group, pending[1])
-    call('ZREM', stream .. ':delay:' .. group, pending[1])
-  end
-until #held == 0
+if last and is_before(reached, last) then
+  repeat
+    local held = call('XPENDING', stream, group, '(' .. reached, '+', 1000)
+    for _, pending in ipairs(held) do
+      call('XACK', stream, group, pending[1])
+      call('ZREM', stream .. ':delay:' .. group, pending[1])
+    end
+  until #held == 0
+end
 local _, _, generation, behind = recall(stream, group, 'group:')
 remember(stream, group, settled(stream, group, reached), generation, behind)
 return 1

@@ -6,7 +6,8 @@ mod support;
 use std::time::Duration;
 
 use streamerson_core::{
-    Append, Broker, Delivery, ErrorKind, Membership, Position, Settlement, Start, dead_letter,
+    Append, Broker, Delivery, ErrorKind, Membership, Position, Settlement, Start, Upkeep,
+    dead_letter,
 };
 use support::{
     all, appends, connect, eventually, join, name, one, send, start, text, texts, topic, within,
@@ -19,6 +20,19 @@ const SHORT: Duration = Duration::from_millis(200);
 fn reply_to(inbox: &streamerson_core::Topic, delivery: Delivery, reply: &str) -> Settlement {
     let output = Append::new(inbox.clone(), delivery.message.answer(reply.to_owned()));
     Settlement::complete_with(delivery.receipt, vec![output])
+}
+
+#[tokio::test]
+async fn a_group_may_be_moved_behind_every_position() {
+    let (_server, broker) = start().await;
+    let orders = topic("orders");
+    send(&broker, &orders, &["a"]).await;
+    let mut ada = join(&broker, &orders, "ada", LONG).await;
+    let held = one(&mut ada).await;
+    let end = Start::After(Position::new(u64::MAX, u64::MAX));
+    broker.seek(&orders, &name("group"), end).await.unwrap();
+    let batch = vec![Settlement::complete(held.receipt)];
+    ada.settler().settle(batch).await.remove(0).unwrap();
 }
 
 #[tokio::test]

@@ -154,8 +154,8 @@ impl Log {
         (self.active.size() / 4).min(4 << 20)
     }
 
-    /// Whether a segment of `size` has room for `bytes` behind a checkpoint of so many. Each is to take more than checkpoints
-    /// do: else a large one would be written again with every batch.
+    /// Whether a segment of `size` has room for `bytes` behind a checkpoint of so many, and for half as many as that in all:
+    /// else a large checkpoint would be written again with every batch.
     pub(crate) fn has_room(size: u64, checkpoint: u64, bytes: u64) -> bool {
         size >= HEAD + checkpoint + bytes.max(checkpoint / 2)
     }
