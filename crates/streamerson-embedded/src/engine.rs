@@ -352,7 +352,7 @@ impl Engine {
     pub(crate) async fn trim(&self, topic: &Topic, trim: Trim) -> Result<Trimmed> {
         match self.changed_by(Change::Trim(topic.clone(), trim)).await? {
             Changed::Trimmed(trimmed) => Ok(trimmed),
-            Changed::Done(_) => Ok(Trimmed::default()),
+            _ => Ok(Trimmed::default()),
         }
     }
 

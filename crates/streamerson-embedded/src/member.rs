@@ -88,7 +88,7 @@ impl Member for EmbeddedMember {
                 notified.as_mut().enable();
                 let granted = match self.take(max) {
                     Err(error) if error.kind() == ErrorKind::NotFound => {
-                        self.settler.begin_again(error).await?;
+                        self.settler.begin_again().await?;
                         continue;
                     }
                     granted => granted?,

@@ -3,7 +3,7 @@
 use futures::future::{BoxFuture, FutureExt};
 use streamerson_core::group::Grant;
 use streamerson_core::lease::Fence;
-use streamerson_core::{Error, Name, Position, Result, Settlement, Settler, Start};
+use streamerson_core::{Name, Position, Result, Settlement, Settler, Start};
 
 use crate::engine::{Engine, GroupKey, Loading, Want};
 
@@ -24,17 +24,15 @@ impl EmbeddedSettler {
             .grant_fenced(&self.key, &self.member, fence, want, max)
     }
 
-    /// The group was removed under this member: begins it again where all was settled, if that is known.
-    pub(crate) async fn begin_again(&self, error: Error) -> Result<()> {
+    /// The group was removed under this member: begins it again where all was settled.
+    pub(crate) async fn begin_again(&self) -> Result<()> {
         let EmbeddedSettler {
             engine,
             key,
             member,
             fence,
         } = self;
-        let gone = engine.gone(key).ok_or(error)?;
-        let start = Start::After(gone.settled);
-        engine.begin_group(key, start, true).await?;
+        engine.begin_group(key, Start::Earliest, true).await?;
         engine.join(key, member, fence.as_ref()).map(drop)
     }
 }

@@ -4,12 +4,12 @@ use streamerson_core::group::Group;
 use streamerson_core::lease_table::LeaseTable;
 use streamerson_core::once::Remembered;
 use streamerson_core::retention::Trimmed;
-use streamerson_core::{Error, Name, Position, Result, Topic, partition};
+use streamerson_core::{Error, Name, Position, Result, Start, Topic, partition};
 
 use super::decide::Moment;
 use super::op::{Change, Changed};
 use super::state::{After, State, no_group};
-use super::topic::{self, TopicState};
+use super::topic::{self, Gone, TopicState};
 use super::{GroupKey, Trim};
 use crate::log::record::Record;
 
@@ -23,8 +23,13 @@ pub(crate) fn record(state: &State, change: &Change, moment: Moment) -> Result<O
         let topic = state.topic(&key.topic);
         topic.map_or(Position::ZERO, |topic| topic.resolve(start))
     };
+    let created = |key: &GroupKey, start| Record::GroupCreated {
+        topic: key.topic.clone(),
+        group: key.group.clone(),
+        cursor: resolve(key, start),
+    };
     Ok(match change {
-        Change::CreateGroup(key, _) if key.topic.is_inbox() => {
+        Change::CreateGroup(key, _) | Change::JoinGroup { key, .. } if key.topic.is_inbox() => {
             return Err(Error::invalid(
                 "inbox-has-no-groups",
                 format!(
@@ -33,10 +38,14 @@ pub(crate) fn record(state: &State, change: &Change, moment: Moment) -> Result<O
                 ),
             ));
         }
-        Change::CreateGroup(key, start) => (!has_group(key)).then(|| Record::GroupCreated {
-            topic: key.topic.clone(),
-            group: key.group.clone(),
-            cursor: resolve(key, *start),
+        Change::CreateGroup(key, start) => (!has_group(key)).then(|| created(key, *start)),
+        Change::JoinGroup {
+            key,
+            start,
+            was_there,
+        } => (!has_group(key)).then(|| {
+            let resumed = resumed(state, key, *was_there);
+            created(key, resumed.map_or(*start, Start::After))
         }),
         Change::RemoveGroup(key) => has_group(key).then(|| Record::GroupRemoved {
             topic: key.topic.clone(),
@@ -45,10 +54,11 @@ pub(crate) fn record(state: &State, change: &Change, moment: Moment) -> Result<O
         Change::LoseGroup(key) => {
             let topic = state.topic(&key.topic);
             let group = topic.and_then(|topic| topic.groups.get(&key.group));
-            group.map(|group| Record::GroupLost {
+            group.map(|group| Record::GroupGone {
                 topic: key.topic.clone(),
                 group: key.group.clone(),
                 cursor: topic::settled(group),
+                lost: true,
             })
         }
         Change::SeekGroup(key, _) if !has_group(key) => return Err(no_group(key)),
@@ -144,12 +154,14 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
             }
             wake(state, &topic, after);
         }
-        Record::GroupLost {
+        Record::GroupGone {
             topic,
             group,
-            cursor,
+            cursor: settled,
+            lost,
         } => {
-            state.topic_or_new(&topic).lose_group(group, cursor);
+            let gone = Gone { settled, lost };
+            state.topic_or_new(&topic).note_gone(group, gone);
             // Its members wait for what will not come.
             wake(state, &topic, after);
         }
@@ -210,18 +222,34 @@ pub(crate) fn commit(
     moment: Moment,
     after: &mut After,
 ) -> Changed {
-    let Change::Acquire {
-        topic,
-        name,
-        holder,
-        ttl,
-    } = change
-    else {
-        return apply(state, record, after);
-    };
-    let leases = &mut state.topic_or_new(topic).leases;
-    leases.acquire(name, holder, *ttl, moment.now);
-    // Whoever waits as its owner is so no longer.
-    wake(state, topic, after);
-    Changed::Done(record.is_some())
+    match change {
+        Change::Acquire {
+            topic,
+            name,
+            holder,
+            ttl,
+        } => {
+            let leases = &mut state.topic_or_new(topic).leases;
+            leases.acquire(name, holder, *ttl, moment.now);
+            // Whoever waits as its owner is so no longer.
+            wake(state, topic, after);
+            Changed::Done(record.is_some())
+        }
+        Change::JoinGroup { key, was_there, .. } => {
+            let resumed = resumed(state, key, *was_there);
+            match (apply(state, record, after), resumed) {
+                (Changed::Done(true), Some(settled)) => Changed::Resumed(settled),
+                (changed, _) => changed,
+            }
+        }
+        _ => apply(state, record, after),
+    }
+}
+
+/// Behind which position a group goes on, that was lost, or is joined again by who `was_there`. `None`: it is a new one.
+fn resumed(state: &State, key: &GroupKey, was_there: bool) -> Option<Position> {
+    let topic = state.topic(&key.topic);
+    let gone = topic.and_then(|topic| topic.removed_groups.get(&key.group));
+    let resumes = was_there || gone.is_some_and(|gone| gone.lost);
+    resumes.then(|| gone.map(|gone| gone.settled).unwrap_or_default())
 }

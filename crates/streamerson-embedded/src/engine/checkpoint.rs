@@ -56,11 +56,12 @@ fn beside(name: &Topic, state: &TopicState, unix_ms: u64, encoder: &mut Encoder)
             positions: state.holes.keys().copied().collect(),
         });
     }
-    for (group, gone) in state.removed_groups.iter().filter(|(_, gone)| gone.lost) {
-        encoder.record(&Record::GroupLost {
+    for (group, gone) in &state.removed_groups {
+        encoder.record(&Record::GroupGone {
             topic: topic(),
             group: group.clone(),
             cursor: gone.settled,
+            lost: gone.lost,
         });
     }
     if state.partitions > 0 {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use streamerson_core::time::unix_ms;
 use streamerson_core::{
     Append, Durability, ErrorKind, Member, Membership, Message, Name, Outcome, Position, Receipt,
@@ -33,6 +34,8 @@ struct Faulty {
     cut: AtomicI32,
     sync: AtomicI32,
     syncs: AtomicU32,
+    /// Syncs wait for it.
+    hold: Mutex<()>,
     allocate: AtomicI32,
 }
 
@@ -63,6 +66,7 @@ impl Files for Faulty {
 
     fn sync(&self, file: &File) -> io::Result<()> {
         self.syncs.fetch_add(1, SeqCst);
+        drop(self.hold.lock());
         fault(&self.sync)?;
         System.sync(file)
     }
@@ -169,6 +173,59 @@ async fn take_all(engine: &Engine) -> Vec<Position> {
     engine.create_group(&key(), Start::Earliest).await.unwrap();
     let works = engine.take(&key(), &ada(), Want::New, 1000).await.unwrap();
     works.into_iter().map(|work| work.grant.position).collect()
+}
+
+#[tokio::test]
+async fn who_joins_while_the_group_is_being_destroyed_goes_on_where_all_was_settled() {
+    let store = Store::new(Durability::Disk);
+    let engine = store.open();
+    append(&engine, "orders", "done").await.unwrap();
+    append(&engine, "orders", "open").await.unwrap();
+    let positions = take_all(&engine).await;
+    settle(&engine, positions[0], "effect").await.unwrap();
+
+    let held = store.files.hold.lock();
+    let key = key();
+    let mut destroyed = std::pin::pin!(engine.lose_group(&key));
+    assert!(futures::poll!(&mut destroyed).is_pending());
+    let mut joined = std::pin::pin!(engine.begin_group(&key, Start::Earliest, false));
+    assert!(futures::poll!(&mut joined).is_pending());
+    drop(held);
+
+    assert!(destroyed.await.unwrap());
+    assert!(joined.await.unwrap(), "it begins again");
+    let works = engine.take(&key, &ada(), Want::New, 1000).await.unwrap();
+    let again: Vec<_> = works.iter().map(|work| work.grant.position).collect();
+    assert_eq!(again, positions[1..]);
+}
+
+#[tokio::test]
+async fn where_a_removed_group_was_is_known_after_a_checkpoint_and_a_restart() {
+    let store = Store::new(Durability::Disk);
+    let engine = store.open();
+    append(&engine, "orders", "done").await.unwrap();
+    let settled = take_all(&engine).await[0];
+    settle(&engine, settled, "effect").await.unwrap();
+    assert!(engine.remove_group(&key()).await.unwrap());
+    let filler = "x".repeat(10_000);
+    // The first segment is gone, and with it what it says of the group.
+    for _ in 0..20 {
+        append(&engine, "other", &filler).await.unwrap();
+        for topic in ["orders", "out", "other"].map(topic) {
+            engine.trim(&topic, Trim::Newest(0)).await.unwrap();
+        }
+    }
+    let first = store.dir.path().join("00000000000000000001.log");
+    assert!(!first.exists());
+    drop(engine);
+    let engine = store.open();
+    assert!(
+        engine
+            .begin_group(&key(), Start::Earliest, true)
+            .await
+            .unwrap()
+    );
+    assert_eq!(engine.join(&key(), &ada(), None).unwrap(), settled);
 }
 
 #[tokio::test]

@@ -133,6 +133,15 @@ pub(crate) enum Verdict {
 pub(crate) enum Change {
     /// A group begins.
     CreateGroup(GroupKey, Start),
+    /// The same, because somebody joins it: if it was lost, or `was_there` and is gone, it goes on where all was settled.
+    JoinGroup {
+        /// Which group.
+        key: GroupKey,
+        /// Where a new one begins.
+        start: Start,
+        /// Who joins was in it.
+        was_there: bool,
+    },
     /// A group ends.
     RemoveGroup(GroupKey),
     /// A group is destroyed by somebody who does not know us.
@@ -163,6 +172,8 @@ pub(crate) enum Change {
 pub(crate) enum Changed {
     /// Whether anything.
     Done(bool),
+    /// A group that was gone goes on behind this position.
+    Resumed(Position),
     /// What was trimmed.
     Trimmed(Trimmed),
 }

@@ -6,8 +6,7 @@ use streamerson_core::time::Millis;
 use streamerson_core::{Append, Durability, ErrorKind, Name, Position, Result, Start, Topic};
 use tokio::sync::oneshot;
 
-use super::op::{Change, Op, Pending, check_sizes};
-use super::topic::Gone;
+use super::op::{Change, Changed, Op, Pending, check_sizes};
 use super::{Engine, GroupKey, decide, unanswered};
 
 impl Engine {
@@ -129,30 +128,20 @@ impl Engine {
         start: Start,
         was_there: bool,
     ) -> Result<bool> {
-        let gone = self.gone(key);
-        let is_lost = was_there || gone.is_some_and(|gone| gone.lost);
-        let settled = gone.map(|gone| gone.settled).unwrap_or_default();
-        let start = if is_lost {
-            Start::After(settled)
-        } else {
-            start
+        let join = Change::JoinGroup {
+            key: key.clone(),
+            start,
+            was_there,
         };
-        let begins_again = self.create_group(key, start).await? && is_lost;
-        if begins_again {
-            self.counts().lost_groups.add(1);
-            tracing::error!(
-                topic = %key.topic, group = %key.group, position = %settled,
-                "the consumer group or its topic was removed under its members: it begins again after this position, and what was pending is delivered again if it still exists"
-            );
-        }
-        Ok(begins_again)
-    }
-
-    /// A group that was removed, as far as that is known.
-    pub(crate) fn gone(&self, key: &GroupKey) -> Option<Gone> {
-        let state = self.inner.shared.state.lock();
-        let topic = state.topic(&key.topic)?;
-        topic.removed_groups.get(&key.group).copied()
+        let Changed::Resumed(settled) = self.changed_by(join).await? else {
+            return Ok(false);
+        };
+        self.counts().lost_groups.add(1);
+        tracing::error!(
+            topic = %key.topic, group = %key.group, position = %settled,
+            "the consumer group or its topic was removed under its members: it begins again after this position, and what was pending is delivered again if it still exists"
+        );
+        Ok(true)
     }
 
     /// Gives a lease up. `false`: `holder` did not have it.

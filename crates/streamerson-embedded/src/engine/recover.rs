@@ -476,14 +476,16 @@ fn own(record: Record) -> Record {
             group: own_name(group),
             cursor,
         },
-        Record::GroupLost {
+        Record::GroupGone {
             topic,
             group,
             cursor,
-        } => Record::GroupLost {
+            lost,
+        } => Record::GroupGone {
             topic,
             group: own_name(group),
             cursor,
+            lost,
         },
         other => other,
     }

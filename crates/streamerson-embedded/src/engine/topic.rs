@@ -291,31 +291,16 @@ impl TopicState {
     /// Removes a group. Up to where all was settled is kept, for members that go on, and so are its effects: what was settled
     /// beyond comes again, and must not have a second one.
     pub(crate) fn remove_group(&mut self, name: &Name) {
-        if let Some(group) = self.groups.remove(name) {
-            let settled = settled(&group);
-            self.note_gone(
-                name.clone(),
-                Gone {
-                    settled,
-                    lost: false,
-                },
-            );
+        if let Some(group) = self.groups.get(name) {
+            let settled = settled(group);
+            let lost = false;
+            self.note_gone(name.clone(), Gone { settled, lost });
         }
     }
 
-    /// The same, when nobody asked us to.
-    pub(crate) fn lose_group(&mut self, name: Name, settled: Position) {
+    /// Notes that a group is gone.
+    pub(crate) fn note_gone(&mut self, name: Name, gone: Gone) {
         self.groups.remove(&name);
-        self.note_gone(
-            name,
-            Gone {
-                settled,
-                lost: true,
-            },
-        );
-    }
-
-    fn note_gone(&mut self, name: Name, gone: Gone) {
         // The one that stands furthest back: the oldest, or one with little to go on from.
         if self.removed_groups.len() >= REMOVED_GROUPS
             && let Some((forgotten, _)) = self

@@ -55,10 +55,11 @@ impl<'a> Decoder<'a> {
                 group: self.name()?,
                 cursor: self.position()?,
             },
-            kind::GROUP_LOST => Record::GroupLost {
+            kind::GROUP_GONE => Record::GroupGone {
                 topic: self.topic()?,
                 group: self.name()?,
                 cursor: self.position()?,
+                lost: self.u8()? != 0,
             },
             kind::GROUP_REMOVED => Record::GroupRemoved {
                 topic: self.topic()?,
@@ -374,7 +375,7 @@ mod tests {
 
     fn change() -> impl Strategy<Value = Record> {
         let of_group =
-            (topic(), name(), position(), 0..5u8).prop_map(|(topic, group, cursor, which)| {
+            (topic(), name(), position(), 0..6u8).prop_map(|(topic, group, cursor, which)| {
                 match which {
                     0 => Record::GroupCreated {
                         topic,
@@ -387,10 +388,11 @@ mod tests {
                         cursor,
                     },
                     2 => Record::GroupRemoved { topic, group },
-                    3 => Record::GroupLost {
+                    3 | 4 => Record::GroupGone {
                         topic,
                         group,
                         cursor,
+                        lost: which == 3,
                     },
                     _ => Record::Trimmed {
                         topic,

@@ -104,11 +104,15 @@ impl Encoder {
                 group,
                 cursor,
             } => self.cursor(kind::GROUP_MOVED, topic, group, *cursor),
-            Record::GroupLost {
+            Record::GroupGone {
                 topic,
                 group,
                 cursor,
-            } => self.cursor(kind::GROUP_LOST, topic, group, *cursor),
+                lost,
+            } => {
+                self.cursor(kind::GROUP_GONE, topic, group, *cursor);
+                self.buffer.push((*lost).into());
+            }
             Record::GroupRemoved { topic, group } => {
                 self.buffer.push(kind::GROUP_REMOVED);
                 self.name(topic.as_str());

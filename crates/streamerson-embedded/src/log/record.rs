@@ -32,7 +32,7 @@ pub(super) mod kind {
     pub(crate) const EPOCH: u8 = 20;
     pub(crate) const WAITING: u8 = 21;
     pub(crate) const HOLES: u8 = 22;
-    pub(crate) const GROUP_LOST: u8 = 23;
+    pub(crate) const GROUP_GONE: u8 = 23;
 }
 
 /// The tag of an entry.
@@ -91,15 +91,17 @@ pub(crate) enum Record {
         /// Its name.
         group: Name,
     },
-    /// A group was destroyed by somebody who does not know us; also part of a checkpoint. Whoever joins it next begins where all
-    /// was settled.
-    GroupLost {
+    /// A group is gone, and where all was settled in it is kept for those who join it again: a group that was destroyed by somebody
+    /// who does not know us; in a checkpoint, every one.
+    GroupGone {
         /// Of which topic.
         topic: Topic,
         /// Its name.
         group: Name,
         /// Up to where all was settled.
         cursor: Position,
+        /// Nobody asked us to remove it: whoever joins it next goes on there, not only who was in it.
+        lost: bool,
     },
     /// Everything before `boundary` was removed.
     Trimmed {
