@@ -378,12 +378,9 @@ async fn the_largest_message_becomes_a_dead_letter_and_comes_back_over_the_port(
 }
 
 async fn a_cursor_follows_its_topic_into_the_partitions(place: Place) {
-    async fn see(consumer: &Arc<dyn Broker>, mut missing: HashSet<u32>) {
-        let consumer = Consumer::new(consumer.clone())
-            .topic("work")
-            .cursor("audit");
-        let opened = soon(consumer.start(Start::Earliest).open()).await;
-        let mut entries = opened.unwrap();
+    async fn see(broker: &Arc<dyn Broker>, start: Start, mut missing: HashSet<u32>) {
+        let consumer = Consumer::new(broker.clone()).topic("work").start(start);
+        let mut entries = soon(consumer.cursor("audit").open()).await.unwrap();
         while !missing.is_empty() {
             let received = soon(entries.next()).await.unwrap().unwrap();
             let message = received.message.unwrap();
@@ -394,7 +391,7 @@ async fn a_cursor_follows_its_topic_into_the_partitions(place: Place) {
     }
     let broker = connect(&place.url).await.unwrap();
     append(&*broker, "n", 0..10).await;
-    see(&broker, (0..10).collect()).await;
+    see(&broker, Start::Earliest, (0..10).collect()).await;
     append(&*broker, "n", 10..20).await;
     let router = Router::new().fallback(|| async {});
     let worker = Worker::new(broker.clone()).ordered_topic("work", 4);
@@ -410,9 +407,9 @@ async fn a_cursor_follows_its_topic_into_the_partitions(place: Place) {
     for n in 30..40 {
         client.send("work", "n").json(&n).await.unwrap();
     }
-    see(&broker, (10..40).collect()).await;
+    see(&broker, Start::Latest, (10..40).collect()).await;
     client.send("work", "n").json(&40).await.unwrap();
-    see(&broker, HashSet::from([40])).await;
+    see(&broker, Start::Latest, HashSet::from([40])).await;
     worker.abort();
 }
 
