@@ -197,7 +197,7 @@ impl Group {
     /// Whether `member` shows signs of life for something that was lost again and again.
     fn has_suspect(&self, member: &Name, now: Millis, lease: Millis) -> bool {
         self.held.values().any(|held| {
-            held.member == *member && held.is_suspect() && held.touched.saturating_add(lease) > now
+            held.is_suspect() && held.member == *member && held.touched.saturating_add(lease) > now
         })
     }
 

@@ -216,7 +216,7 @@ where
         if request.deadline().has_passed(unix_ms()) {
             self.work.stats.expired += 1;
             let settlement = Settlement::complete(receipt);
-            self.work.settlements.push(Ended::new(message, settlement));
+            self.work.settlements.push(Ended::new(&message, settlement));
             return;
         }
         if let Some(refusal) = self.rules.refusal(&message, attempt) {
@@ -224,7 +224,7 @@ where
             let settlement = self
                 .rules
                 .refuse(&message, receipt, refusal, Moment::now(), stats);
-            self.work.settlements.push(Ended::new(message, settlement));
+            self.work.settlements.push(Ended::new(&message, settlement));
             return;
         }
         self.held.begin(position);
@@ -289,7 +289,7 @@ where
         let settlement =
             self.rules
                 .settlement(message, receipt, reply, Moment::now(), &mut self.work.stats);
-        let ended = Ended::new(message.clone(), settlement);
+        let ended = Ended::new(message, settlement);
         self.work.settlements.push(ended);
     }
 

@@ -100,7 +100,8 @@ impl Again {
 /// A settlement, kept until the broker has taken it.
 #[derive(Debug)]
 pub(super) struct Ended {
-    message: Message,
+    /// What becomes a dead letter when the broker refuses the outputs, where nobody would hear of it.
+    message: Option<Box<Message>>,
     position: Position,
     attempt: u32,
     outcome: Outcome,
@@ -110,9 +111,15 @@ pub(super) struct Ended {
 
 impl Ended {
     /// The settlement of `message`.
-    pub(super) fn new(message: Message, settlement: Settlement) -> Ended {
+    pub(super) fn new(message: &Message, settlement: Settlement) -> Ended {
+        let letter = match &settlement.outcome {
+            Outcome::Complete { outputs, .. } => {
+                !outputs.is_empty() && !outputs.iter().any(is_awaited)
+            }
+            Outcome::Retry { .. } => false,
+        };
         Ended {
-            message,
+            message: letter.then(|| Box::new(message.clone())),
             position: settlement.receipt.position(),
             attempt: settlement.receipt.attempt(),
             outcome: settlement.outcome,
@@ -155,22 +162,20 @@ impl Ended {
             let status = StatusCode::INTERNAL_SERVER_ERROR;
             Problem::new(status, "outputs-refused", detail.clone())
         };
-        let failures = outputs
-            .drain(..)
-            .filter_map(|Append { topic, message, .. }| {
-                // An answer, or the next stage of what somebody waits for.
-                let inbox = if topic.is_inbox() {
-                    topic
-                } else {
-                    message.reply_to()?
-                };
-                Some(Append::new(inbox, problem().into_reply().answer(&message)))
-            });
+        let failures =
+            outputs
+                .drain(..)
+                .filter(is_awaited)
+                .map(|Append { topic, message, .. }| {
+                    let failure = problem().into_reply().answer(&message);
+                    let inbox = message.reply_to().filter(|_| !topic.is_inbox());
+                    Append::new(inbox.unwrap_or(topic), failure)
+                });
         *outputs = failures.collect();
-        if outputs.is_empty() {
+        if let Some(message) = self.message.take() {
             let receipt = Receipt::new(self.position, self.attempt);
             stats.dead += 1;
-            outputs.push(rules.dead_letter(&self.message, &receipt, &problem(), Moment::now()));
+            outputs.push(rules.dead_letter(&message, &receipt, &problem(), Moment::now()));
         }
         self.replaced = true;
         true
@@ -189,6 +194,11 @@ impl Ended {
             outcome,
         }
     }
+}
+
+/// Whether somebody waits: for this answer, or for that of the next stage.
+fn is_awaited(output: &Append) -> bool {
+    output.topic.is_inbox() || output.message.reply_to().is_some()
 }
 
 /// Settles `batch`, and answers what is to be tried again.
