@@ -147,8 +147,9 @@ async fn segments_are_deleted_once_nothing_in_them_is_held() {
     let trimmed = broker.trim(&topic("orders"), keep_one).await.unwrap();
     assert_eq!((trimmed.removed, trimmed.lost), (39, 39));
     drop(broker);
-    // The first, because of `pinned`, and the last.
-    assert_eq!(segments(dir.path()).len(), 2);
+    // The first, because of `pinned`, and the last; or the last two, when there was no room left to note the trim in the one before.
+    let after = segments(dir.path()).len();
+    assert!((2..=3).contains(&after), "{after} of {before} segments");
     let broker = EmbeddedBroker::open(dir.path(), small_segments()).unwrap();
     assert_eq!(payloads(&broker, "pinned").await.unwrap(), ["keep me"]);
     assert_eq!(payloads(&broker, "orders").await.unwrap(), [large]);

@@ -113,9 +113,7 @@ impl Ended {
     /// The settlement of `message`.
     pub(super) fn new(message: &Message, settlement: Settlement) -> Ended {
         let letter = match &settlement.outcome {
-            Outcome::Complete { outputs, .. } => {
-                !outputs.is_empty() && !outputs.iter().any(is_awaited)
-            }
+            Outcome::Complete { outputs, .. } => !outputs.iter().any(is_awaited),
             Outcome::Retry { .. } => false,
         };
         Ended {
