@@ -157,18 +157,19 @@ async fn wait(settler: &EmbeddedSettler, lease: Millis, notified: impl Future<Ou
         member,
         fence,
     } = settler;
-    let next = engine.with_group(key, |group, now| match fence {
-        Some(_) => group.next_claim(lease),
-        None => group.next_claim_of(member, now, lease),
+    let next = engine.with_group(key, |group, now| {
+        let next = match fence {
+            Some(_) => group.next_claim(lease),
+            None => group.next_claim_of(member, now, lease),
+        };
+        // Looking is also the sign of life of who has nothing to do.
+        let sign = now.saturating_add(lease);
+        next.map_or(sign, |at| at.min(sign))
     });
-    match next {
-        // The next look finds out what to do about that.
-        Err(_) => {}
-        Ok(Some(at)) => {
-            let at = engine.instant(at).into();
-            let _ = tokio::time::timeout_at(at, notified).await;
-        }
-        Ok(None) => notified.await,
+    // If there is no group, the next look finds out what to do about that.
+    if let Ok(at) = next {
+        let at = engine.instant(at).into();
+        let _ = tokio::time::timeout_at(at, notified).await;
     }
 }
 

@@ -41,7 +41,11 @@ impl Member for MemoryMember {
                 Some(_) => group.next_claim(lease),
                 None => group.next_claim_of(member, now.monotonic, lease),
             };
-            Ok(Look::Nothing { next })
+            // Looking is also the sign of life of who has nothing to do.
+            let sign = now.monotonic.saturating_add(lease);
+            Ok(Look::Nothing {
+                next: Some(next.map_or(sign, |at| at.min(sign))),
+            })
         });
         look.boxed()
     }

@@ -217,6 +217,7 @@ impl TopicState {
         let (member, lease) = (&membership.member, millis(membership.lease));
         let mut grants = {
             let group = &mut self.group(membership)?.deliveries;
+            group.seen(member, now.monotonic);
             match membership.fence {
                 Some(_) => group.take_over_in_order(member, now.monotonic, lease, max),
                 None => group.take_over(member, now.monotonic, lease, max),
