@@ -1,5 +1,6 @@
 //! What can be seen of a topic and its groups.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -74,6 +75,54 @@ pub struct Incidents {
     pub lost_messages: u64,
     /// Times that a group, or its topic, was removed while a member worked in it. An alarm.
     pub lost_groups: u64,
+}
+
+/// Counts [`Incidents`] for a broker: from any thread, and never waits.
+///
+/// ```
+/// use streamerson_core::stats::IncidentCounts;
+///
+/// let counts = IncidentCounts::default();
+/// counts.lost_messages.add(3);
+/// assert_eq!(counts.read().lost_messages, 3);
+/// ```
+#[derive(Debug, Default)]
+pub struct IncidentCounts {
+    /// See [`Incidents::reconnects`].
+    pub reconnects: Count,
+    /// See [`Incidents::foreign_entries`].
+    pub foreign_entries: Count,
+    /// See [`Incidents::lost_messages`].
+    pub lost_messages: Count,
+    /// See [`Incidents::lost_groups`].
+    pub lost_groups: Count,
+}
+
+impl IncidentCounts {
+    /// What was counted so far.
+    pub fn read(&self) -> Incidents {
+        Incidents {
+            reconnects: self.reconnects.read(),
+            foreign_entries: self.foreign_entries.read(),
+            lost_messages: self.lost_messages.read(),
+            lost_groups: self.lost_groups.read(),
+        }
+    }
+}
+
+/// One of [`IncidentCounts`].
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// So many more.
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl GroupStats {

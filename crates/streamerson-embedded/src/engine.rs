@@ -46,6 +46,7 @@ use futures::future::{BoxFuture, FutureExt};
 use streamerson_core::group::{Grant, Group};
 use streamerson_core::lease::Fence;
 use streamerson_core::retention::Trimmed;
+use streamerson_core::stats::IncidentCounts;
 use streamerson_core::time::{Millis, Monotonic, unix_ms};
 use streamerson_core::{
     Append, Durability, Error, ErrorKind, Name, Position, Result, Settlement, Start, Topic,
@@ -53,7 +54,6 @@ use streamerson_core::{
 use tokio::sync::{Notify, oneshot};
 
 pub(crate) use crate::body::Body;
-use crate::counts::Counts;
 use crate::log::directory::{Directory, unusable};
 use crate::log::files::{Files, System};
 use crate::log::writer::Settings;
@@ -91,7 +91,7 @@ struct Inner {
     shared: Arc<Shared>,
     durability: Durability,
     recovery: Recovery,
-    counts: Counts,
+    counts: IncidentCounts,
     /// Ends before the drive, which it uses.
     timer: Timer,
     drive: Arc<Drive>,
@@ -156,7 +156,7 @@ impl Engine {
                 shared,
                 durability,
                 recovery,
-                counts: Counts::default(),
+                counts: IncidentCounts::default(),
                 timer: Timer::default(),
                 drive: Arc::new(drive),
             }),
@@ -322,7 +322,7 @@ impl Engine {
     }
 
     /// What happened that no answer told.
-    pub(crate) fn counts(&self) -> &Counts {
+    pub(crate) fn counts(&self) -> &IncidentCounts {
         &self.inner.counts
     }
 

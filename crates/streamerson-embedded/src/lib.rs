@@ -35,7 +35,6 @@
 
 mod body;
 mod broker;
-mod counts;
 mod engine;
 mod log;
 mod member;

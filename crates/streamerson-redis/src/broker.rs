@@ -7,12 +7,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use streamerson_core::broker::{Append, Broker, Capabilities, Inbox, Member, Membership, Reader};
 use streamerson_core::retention::{Retention, Trimmed};
-use streamerson_core::stats::{Incidents, TopicStats};
+use streamerson_core::stats::{IncidentCounts, Incidents, TopicStats};
 use streamerson_core::{Name, Position, Result, Start, Topic};
 use tokio::sync::watch;
 
 use crate::connection::{Commands, Connector};
-use crate::counts::{Counters, Counts};
 use crate::keys::Keys;
 use crate::target::Target;
 use crate::{append, boot, member, read, stats, topics, trim};
@@ -46,7 +45,7 @@ struct Shared {
     commands: Commands,
     keys: Keys,
     capabilities: Capabilities,
-    counts: Arc<Counts>,
+    counts: Arc<IncidentCounts>,
     /// Told by every member that leaves, so that those of the same process take over at once.
     departures: watch::Sender<()>,
 }
@@ -62,7 +61,7 @@ impl RedisBroker {
     /// with [`Unknown`](streamerson_core::ErrorKind::Unknown). Nothing is sent twice.
     pub async fn connect(url: &str, namespace: Name) -> Result<RedisBroker> {
         let connector = Arc::new(Connector::new(Target::parse(url)?)?);
-        let counts = Arc::new(Counts::default());
+        let counts = Arc::new(IncidentCounts::default());
         let commands = Commands::connect(connector.clone(), counts.clone()).await?;
         let capabilities = boot::check(&commands, connector.target()).await?;
         Ok(RedisBroker {
@@ -75,11 +74,6 @@ impl RedisBroker {
                 departures: watch::Sender::new(()),
             }),
         })
-    }
-
-    /// What happened since the connection was made that no answer told.
-    pub fn counters(&self) -> Counters {
-        self.shared.counts.read()
     }
 
     pub(crate) fn connector(&self) -> &Arc<Connector> {
@@ -98,7 +92,7 @@ impl RedisBroker {
         &self.shared.departures
     }
 
-    pub(crate) fn counts(&self) -> &Arc<Counts> {
+    pub(crate) fn counts(&self) -> &Arc<IncidentCounts> {
         &self.shared.counts
     }
 }
@@ -115,18 +109,7 @@ impl Broker for RedisBroker {
     }
 
     fn incidents(&self) -> Incidents {
-        let Counters {
-            reconnects,
-            foreign_entries,
-            lost_messages,
-            lost_groups,
-        } = self.counters();
-        Incidents {
-            reconnects,
-            foreign_entries,
-            lost_messages,
-            lost_groups,
-        }
+        self.shared.counts.read()
     }
 
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Position>>> {

@@ -13,7 +13,6 @@ mod append;
 mod boot;
 mod broker;
 mod connection;
-mod counts;
 mod entry;
 mod error;
 mod keys;
@@ -29,4 +28,3 @@ mod upkeep;
 mod wire;
 
 pub use broker::RedisBroker;
-pub use counts::Counters;

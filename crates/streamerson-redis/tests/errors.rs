@@ -66,7 +66,7 @@ async fn a_primary_that_becomes_a_replica_and_a_primary_again() {
     let work = recovered(async || within(member.next(1)).await).await;
     assert_eq!(work.len(), 1);
     // It is asked on new connections, because the name of the server may lead elsewhere now.
-    assert!(broker.counters().reconnects >= 1);
+    assert!(broker.incidents().reconnects >= 1);
 }
 
 #[tokio::test]

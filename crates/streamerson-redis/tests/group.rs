@@ -171,7 +171,7 @@ async fn an_entry_that_is_no_message_goes_to_the_dead_letters() {
         ("foreign-entry", "group")
     );
     assert!(why.reason.contains("data"), "{why:?}");
-    assert_eq!(broker.counters().foreign_entries, 2);
+    assert_eq!(broker.incidents().foreign_entries, 2);
     assert_eq!(broker.stats(&orders).await.unwrap().groups[0].pending, 0);
 }
 
@@ -315,7 +315,7 @@ async fn a_deleted_group_begins_again_where_all_was_settled() {
     }
     // Not "a", which was settled; "b" and "c" again, because nobody else will do them.
     assert_eq!(seen, ["b", "c", "d"]);
-    assert_eq!(broker.counters().lost_groups, 1);
+    assert_eq!(broker.incidents().lost_groups, 1);
 }
 
 #[tokio::test]
@@ -367,7 +367,7 @@ async fn a_waiting_member_survives_that_everything_is_deleted() {
         .settle(vec![Settlement::complete(next.receipt)])
         .await;
     assert!(settled[0].is_ok());
-    assert!(broker.counters().lost_groups >= 1);
+    assert!(broker.incidents().lost_groups >= 1);
 }
 
 #[tokio::test]
@@ -402,7 +402,7 @@ async fn what_was_trimmed_away_unprocessed_is_counted_and_not_delivered() {
     assert_eq!(text(&one(&mut bob).await.message), "b");
     eventually(async || {
         let _ = tokio::time::timeout(Duration::from_millis(20), bob.next(1)).await;
-        (broker.counters().lost_messages == 1).then_some(())
+        (broker.incidents().lost_messages == 1).then_some(())
     })
     .await;
     drop(ada);

@@ -75,7 +75,7 @@ async fn a_member_that_comes_after_the_loss_begins_where_all_was_settled() {
     };
     let mut bob = later.join(membership).await.unwrap();
     assert_eq!(text(&one(&mut bob).await.message), "b");
-    assert_eq!(later.counters().lost_groups, 1);
+    assert_eq!(later.incidents().lost_groups, 1);
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn a_busy_member_loses_nothing_when_others_create_the_group_again() {
     let late = bob.settler();
     let late = late.settle(vec![Settlement::complete(again.receipt)]).await;
     assert_eq!(late[0].as_ref().unwrap_err().kind(), ErrorKind::Fenced);
-    let counted = broker.counters().lost_groups + other.counters().lost_groups;
+    let counted = broker.incidents().lost_groups + other.incidents().lost_groups;
     assert_eq!(counted, 1);
 }
 
@@ -153,7 +153,7 @@ async fn groups_destroyed_under_load_lose_and_repeat_nothing() {
     let mut appeared = texts(&sender, &results).await;
     appeared.sort_by_key(|text| text.parse::<u32>().unwrap());
     assert_eq!(appeared, names);
-    assert!(broker.counters().lost_groups >= 1);
+    assert!(broker.incidents().lost_groups >= 1);
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn a_topic_that_was_deleted_begins_at_its_new_beginning() {
     server.cli(&entry);
     let mut bob = join(&broker, &orders, "bob", LONG).await;
     assert_eq!(text(&one(&mut bob).await.message), "new");
-    assert_eq!(broker.counters().lost_groups, 1);
+    assert_eq!(broker.incidents().lost_groups, 1);
 }
 
 #[tokio::test]
@@ -187,13 +187,13 @@ async fn a_removed_group_is_new_to_who_comes_and_lost_to_who_was_there() {
     assert!(broker.remove_group(&orders, &name("group")).await.unwrap());
     // She was there, and goes on where all was settled.
     assert_eq!(text(&one(&mut ada).await.message), "b");
-    assert_eq!(broker.counters().lost_groups, 1);
+    assert_eq!(broker.incidents().lost_groups, 1);
     drop((ada, held));
 
     assert!(broker.remove_group(&orders, &name("group")).await.unwrap());
     let mut bob = join(&broker, &orders, "bob", LONG).await;
     assert_eq!(text(&one(&mut bob).await.message), "a");
-    assert_eq!(broker.counters().lost_groups, 1);
+    assert_eq!(broker.incidents().lost_groups, 1);
 }
 
 #[tokio::test]

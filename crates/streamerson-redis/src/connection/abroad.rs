@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use streamerson_core::Result;
+use streamerson_core::stats::IncidentCounts;
 use tokio::runtime::{Handle, Id};
 
 use super::{Commands, Connector};
-use crate::counts::Counts;
 
 pub(super) struct Abroad {
     home: Id,
     connector: Arc<Connector>,
-    counts: Arc<Counts>,
+    counts: Arc<IncidentCounts>,
     opened: Mutex<Vec<(Id, Commands)>>,
 }
 
@@ -28,7 +28,7 @@ impl fmt::Debug for Abroad {
 
 impl Abroad {
     /// At home is the present runtime.
-    pub(super) fn new(connector: Arc<Connector>, counts: Arc<Counts>) -> Abroad {
+    pub(super) fn new(connector: Arc<Connector>, counts: Arc<IncidentCounts>) -> Abroad {
         Abroad {
             home: Handle::current().id(),
             connector,

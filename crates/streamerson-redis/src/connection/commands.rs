@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use streamerson_core::stats::IncidentCounts;
 use streamerson_core::{Error, Result};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -13,7 +14,6 @@ use super::abroad::Abroad;
 use super::driver::Driver;
 use super::live::Outgoing;
 use super::{Answer, Connector, PATIENCE};
-use crate::counts::Counts;
 use crate::error;
 use crate::script::Script;
 use crate::wire::Request;
@@ -32,7 +32,7 @@ impl Commands {
     /// Connects, and keeps connected from then on.
     pub(crate) async fn connect(
         connector: Arc<Connector>,
-        counts: Arc<Counts>,
+        counts: Arc<IncidentCounts>,
     ) -> Result<Commands> {
         let socket = connector.open().await?;
         let (queue, requests) = mpsc::channel(QUEUE);

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use streamerson_core::Error;
+use streamerson_core::stats::IncidentCounts;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::live::{Live, Outgoing};
 use super::socket::Socket;
 use super::{Connector, Pace, SILENCE};
-use crate::counts::Counts;
 use crate::error;
 
 /// Requests taken from the callers and not written yet.
@@ -23,7 +23,7 @@ const MOST_UNSENT: usize = 256;
 pub(super) struct Driver {
     pub(super) connector: Arc<Connector>,
     pub(super) requests: mpsc::Receiver<Outgoing>,
-    pub(super) counts: Arc<Counts>,
+    pub(super) counts: Arc<IncidentCounts>,
     pub(super) unsent: VecDeque<Outgoing>,
     pub(super) closing: bool,
 }

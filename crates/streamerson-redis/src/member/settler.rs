@@ -9,6 +9,7 @@ use streamerson_core::broker::{Membership, Outcome, Receipt, Settlement, Settler
 use streamerson_core::group::SUSPECT_FROM;
 use streamerson_core::message::Foreign;
 use streamerson_core::meta::DeadLetter;
+use streamerson_core::stats::IncidentCounts;
 use streamerson_core::time::unix_ms;
 use streamerson_core::{Error, Position, Result, dead_letter};
 use tokio::sync::Notify;
@@ -17,7 +18,6 @@ use tokio::time::Instant;
 use super::settlement;
 use crate::broker::RedisBroker;
 use crate::connection::{Answer, Commands};
-use crate::counts::Counts;
 use crate::error;
 use crate::keys::Keys;
 use crate::script;
@@ -29,7 +29,7 @@ const MOST_EXTENDED: usize = 256;
 /// What every part of a member knows.
 pub(crate) struct Seat {
     pub(crate) commands: Commands,
-    pub(crate) counts: Arc<Counts>,
+    pub(crate) counts: Arc<IncidentCounts>,
     pub(crate) keys: Keys,
     pub(crate) membership: Membership,
     pub(crate) stream: String,
