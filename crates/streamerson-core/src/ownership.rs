@@ -170,13 +170,10 @@ impl Ownership {
             self.look_at = now + self.look();
             return Some(Step::Look);
         }
+        // With many partitions there is always one that is due: so only those that cannot wait come before the rest.
         let beat = self.beat();
-        if let Some(partition) = self.first(|owned| owned.renew_at <= now)
-            && let Some(owned) = self.owned.get_mut(&partition)
-        {
-            // Asked again sooner than that only if this fails.
-            owned.renew_at = now + beat / 4;
-            return Some(Step::Acquire(partition));
+        if let Some(step) = self.renew(now, now + 2 * beat) {
+            return Some(step);
         }
         if let Some(partition) = self.first(|owned| owned.state == State::Drained) {
             self.owned.remove(&partition);
@@ -191,7 +188,18 @@ impl Ownership {
             self.leaving = Leaving::Left;
             return Some(Step::Leave);
         }
-        self.hunt(now).or_else(|| self.follow(now))
+        let step = self.hunt(now).or_else(|| self.follow(now));
+        step.or_else(|| self.renew(now, Millis::MAX))
+    }
+
+    /// Renews the partition that is due longest, if its lease ends by `end`.
+    fn renew(&mut self, now: Millis, end: Millis) -> Option<Step> {
+        let pause = self.beat() / 4;
+        let next = self.owned.iter_mut().min_by_key(|(_, it)| it.renew_at);
+        let (partition, owned) = next.filter(|(_, it)| it.renew_at <= now && it.until <= end)?;
+        // Asked again sooner than that only if this fails.
+        owned.renew_at = now + pause;
+        Some(Step::Acquire(*partition))
     }
 
     /// When [`Ownership::next`] has something to do again, if nothing is reported before; `None`: never.
@@ -421,6 +429,25 @@ mod tests {
 
     fn name(n: usize) -> Name {
         Name::new(format!("m{n:02}")).unwrap()
+    }
+
+    #[test]
+    fn partitions_are_kept_also_when_renewing_them_all_takes_longer_than_they_are_due() {
+        let mut ownership = Ownership::new(name(0), 100, LEASE);
+        let mut now = 0;
+        while now < 20 * LEASE {
+            match ownership.next(now) {
+                Some(Step::Attend | Step::Look) => ownership.attended(now, now, &[]),
+                Some(Step::Acquire(partition)) => {
+                    let asked = now;
+                    now += LEASE / 200;
+                    ownership.granted(partition, 1, asked, now);
+                }
+                Some(step) => panic!("{step:?} after {now} ms"),
+                None => now = ownership.wake().unwrap().max(now + 1),
+            }
+        }
+        assert_eq!(ownership.served().count(), 100);
     }
 
     /// Leases as a broker keeps them: holder, epoch, end.

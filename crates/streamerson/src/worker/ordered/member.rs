@@ -18,7 +18,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::takeover;
+use super::takeover::{self, Expected};
 
 /// How many messages of one partition may be here, whatever their keys wait for.
 const MOST: usize = 1000;
@@ -186,11 +186,8 @@ impl LanedMember {
     /// answer got lost: it is expected. What is expected and was removed is not waited for any more.
     async fn check(&mut self) -> Result<()> {
         self.shared.state.lock().settled = Some(HashSet::new());
-        let pending = takeover::pending(&*self.broker, &self.membership).await?;
+        let found = self.look().await;
         let shared = &self.shared;
-        let is_pending: HashSet<Position> = pending.keys().copied().collect();
-        let known = |position| shared.state.lock().lanes.contains(position);
-        let expected = takeover::expected(&*self.broker, &self.membership, pending, known).await?;
         let mut state = shared.state.lock();
         let State {
             lanes,
@@ -198,7 +195,9 @@ impl LanedMember {
             settled,
             ..
         } = &mut *state;
+        // Also when that failed: what is settled from now on is for the next look.
         let settled = settled.take().unwrap_or_default();
+        let (is_pending, expected) = found?;
         lanes.retain_awaited(|position| is_pending.contains(&position));
         due.retain(|position, _| is_pending.contains(position));
         for expected in expected {
@@ -212,6 +211,15 @@ impl LanedMember {
         self.unsure = false;
         self.check_at = Instant::now() + 2 * shared.lease;
         Ok(())
+    }
+
+    /// What is delivered and not settled, and of this what is missing here.
+    async fn look(&mut self) -> Result<(HashSet<Position>, Vec<Expected>)> {
+        let pending = takeover::pending(&*self.broker, &self.membership).await?;
+        let is_pending = pending.keys().copied().collect();
+        let known = |position| self.shared.state.lock().lanes.contains(position);
+        let expected = takeover::expected(&*self.broker, &self.membership, pending, known).await?;
+        Ok((is_pending, expected))
     }
 }
 

@@ -97,19 +97,25 @@ where
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<()> {
         let mut leaving = false;
         loop {
-            while let Some(step) = self.ownership.next(self.clock.now()) {
+            // Between the steps, too: with many partitions there is always one that is due.
+            if !leaving && stop.is_cancelled() {
+                leaving = true;
+                self.ownership.leave();
+            }
+            while let Ok(ended) = self.endings.try_recv() {
+                self.conclude(ended)?;
+            }
+            if let Some(step) = self.ownership.next(self.clock.now()) {
                 self.act(step).await?;
                 if step == Step::Leave {
                     return Ok(());
                 }
+                continue;
             }
             let wake = self.ownership.wake().map(|at| self.clock.instant(at));
             let wake = wake.map_or_else(Instant::now, Instant::from);
             tokio::select! {
-                () = stop.cancelled(), if !leaving => {
-                    leaving = true;
-                    self.ownership.leave();
-                }
+                () = stop.cancelled(), if !leaving => (),
                 Some(ended) = self.endings.recv() => self.conclude(ended)?,
                 () = tokio::time::sleep_until(wake) => (),
             }
