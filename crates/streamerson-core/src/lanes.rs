@@ -35,6 +35,8 @@ pub struct Lanes<T> {
     most: usize,
     most_bytes: usize,
     bytes: usize,
+    /// What the next message may be like: a large one is remembered for a while.
+    expected: usize,
     startable: usize,
     running: usize,
     awaited: usize,
@@ -67,6 +69,8 @@ impl<T> Lanes<T> {
             most,
             most_bytes,
             bytes: 0,
+            // Before anything is known, a few.
+            expected: most_bytes / 16,
             startable: 0,
             running: 0,
             awaited: 0,
@@ -96,6 +100,7 @@ impl<T> Lanes<T> {
             None => (),
         }
         self.bytes += bytes;
+        self.expected = bytes.max(self.expected - self.expected.div_ceil(8));
         self.put(position, key, Slot::Waiting { item, bytes });
         true
     }
@@ -188,12 +193,16 @@ impl<T> Lanes<T> {
         self.awaited
     }
 
-    /// How many more messages there is room for.
+    /// How many more messages to ask for: as many as there is room for, by the sizes of late.
     pub fn room(&self) -> usize {
         if self.bytes >= self.most_bytes {
             return 0;
         }
-        self.most.saturating_sub(self.keys.len())
+        // Sizes are known only when messages are there: by those of late. One passes, however large.
+        let fitting = (self.most_bytes - self.bytes) / self.expected.max(1);
+        self.most
+            .saturating_sub(self.keys.len())
+            .min(fitting.max(1))
     }
 
     /// How many messages may start now.
@@ -333,11 +342,29 @@ mod tests {
     #[test]
     fn room_is_bounded_in_messages_and_in_bytes() {
         let mut lanes = Lanes::new(3, 100);
-        lanes.add(at(1), "a", 60, 1);
+        lanes.add(at(1), "a", 30, 1);
         assert_eq!(lanes.room(), 2);
         lanes.add(at(2), "a", 60, 2);
-        assert_eq!(lanes.room(), 0);
+        assert_eq!(lanes.room(), 1);
         lanes.start();
+        assert_eq!(
+            lanes.room(),
+            1,
+            "no more of 60 bytes than one fits beside one"
+        );
+        lanes.add(at(3), "b", 60, 3);
+        assert_eq!(lanes.room(), 0);
+    }
+
+    #[test]
+    fn what_is_asked_for_first_is_little_and_then_goes_by_the_sizes_that_come() {
+        let mut lanes = Lanes::new(1000, 16 << 20);
+        assert_eq!(lanes.room(), 16);
+        for n in 1..=16 {
+            assert!(lanes.add(at(n), n.to_string(), 100, n));
+        }
+        assert!(lanes.room() > 100, "{}", lanes.room());
+        lanes.add(at(17), "large", 8 << 20, 17);
         assert_eq!(lanes.room(), 1);
     }
 
