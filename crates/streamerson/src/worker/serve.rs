@@ -150,7 +150,7 @@ where
     let initial = settings.topics.clone();
     let mut topics = Topics::new(Arc::new(Shared::new(settings)), service);
     for work in initial {
-        topics.begin(work, None);
+        topics.begin(work);
     }
     let mut outcome = Ok(());
     while outcome.is_ok() {

@@ -24,8 +24,6 @@ pub(super) struct Topics<S> {
     stop: CancellationToken,
     tasks: JoinSet<(Topic, Result<()>)>,
     served: HashMap<Topic, Served>,
-    /// How joining the topics went, or will go, that were added.
-    joined: HashMap<Topic, Joined>,
 }
 
 type Joined = SharedFuture<BoxFuture<'static, Result<()>>>;
@@ -34,6 +32,8 @@ struct Served {
     /// It is worked on in order.
     ordered: bool,
     stop: CancellationToken,
+    /// How joining it went, or will go; `None`: it is one of those that the worker began with.
+    joined: Option<Joined>,
     /// Who waits for its end.
     waiting: Vec<oneshot::Sender<Result<bool>>>,
 }
@@ -50,17 +50,27 @@ where
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
             served: HashMap::new(),
-            joined: HashMap::new(),
         }
     }
 
-    /// Serves a topic too. With `joined`, failing to join is for whoever waits there, and otherwise for the worker.
-    pub(super) fn begin(&mut self, work: WorkTopic, joined: Option<oneshot::Sender<Result<()>>>) {
+    /// Serves a topic from the beginning: failing to join is for the worker.
+    pub(super) fn begin(&mut self, work: WorkTopic) {
+        self.serve(work, None, None);
+    }
+
+    /// Serves a topic too. With `tell`, failing to join is for whoever waits there, which is who has `joined`.
+    fn serve(
+        &mut self,
+        work: WorkTopic,
+        tell: Option<oneshot::Sender<Result<()>>>,
+        joined: Option<Joined>,
+    ) {
         let WorkTopic { topic, partitions } = work;
         let stop = self.stop.child_token();
         let served = Served {
             ordered: partitions.is_some(),
             stop: stop.clone(),
+            joined,
             waiting: Vec::new(),
         };
         self.served.insert(topic.clone(), served);
@@ -68,9 +78,9 @@ where
         self.tasks.spawn(async move {
             let name = topic.clone();
             let ended = match partitions {
-                None => serve_topic(shared, topic, service, stop, joined).await,
+                None => serve_topic(shared, topic, service, stop, tell).await,
                 Some(partitions) => {
-                    ordered::serve(shared, topic, partitions, service, stop, joined).await
+                    ordered::serve(shared, topic, partitions, service, stop, tell).await
                 }
             };
             (name, ended)
@@ -93,7 +103,7 @@ where
 
     fn add(&mut self, work: WorkTopic, done: oneshot::Sender<Result<()>>) {
         let topic = &work.topic;
-        let answer = match (work.check(), self.served.get(topic)) {
+        let known = match (work.check(), self.served.get(topic)) {
             (Err(error), _) => Err(error),
             (_, Some(served)) if served.stop.is_cancelled() => Err(Error::new(
                 ErrorKind::Conflict,
@@ -101,25 +111,19 @@ where
                 format!("{topic} is being removed from the worker: add it when that is done"),
             )),
             (_, Some(served)) if served.ordered != work.partitions.is_some() => Err(twice(topic)),
-            (_, Some(_)) => return self.tell_joined(topic, done),
+            (_, Some(served)) => match served.joined.clone() {
+                Some(joined) => return answer(joined, done),
+                None => Ok(()),
+            },
             (_, None) => {
                 let (tell, told) = oneshot::channel();
                 let told = told.map(|told| told.unwrap_or_else(|_| Err(ended())));
-                self.joined.insert(topic.clone(), told.boxed().shared());
-                self.tell_joined(topic, done);
-                return self.begin(work, Some(tell));
+                let joined = told.boxed().shared();
+                answer(joined.clone(), done);
+                return self.serve(work, Some(tell), Some(joined));
             }
         };
-        let _ = done.send(answer);
-    }
-
-    /// Tells how joining `topic` went, once it is known.
-    fn tell_joined(&self, topic: &Topic, done: oneshot::Sender<Result<()>>) {
-        match self.joined.get(topic).cloned() {
-            Some(joined) => drop(tokio::spawn(async move { done.send(joined.await) })),
-            // It is one of those that the worker began with.
-            None => drop(done.send(Ok(()))),
-        }
+        let _ = done.send(known);
     }
 
     /// The next end of a topic's task; `None` when nothing is served.
@@ -129,7 +133,6 @@ where
     }
 
     fn note(&mut self, (topic, outcome): (Topic, Result<()>)) -> Result<()> {
-        self.joined.remove(&topic);
         let waiting = self.served.remove(&topic).map(|served| served.waiting);
         for done in waiting.into_iter().flatten() {
             let _ = done.send(outcome.clone().map(|()| true));
@@ -141,6 +144,11 @@ where
     pub(super) fn stop(&self) {
         self.stop.cancel();
     }
+}
+
+/// Tells how joining went, once it is known.
+fn answer(joined: Joined, done: oneshot::Sender<Result<()>>) {
+    drop(tokio::spawn(async move { done.send(joined.await) }));
 }
 
 pub(super) fn panicked(error: &JoinError) -> Error {
