@@ -234,6 +234,17 @@ impl Group {
         Some(open.map_or(again, |at| at.min(again))).filter(|at| *at != NEVER)
     }
 
+    /// When `member`, which was just given nothing, looks again at the latest: when there may be something for it, which for an
+    /// owner, who is `alone`, is whatever may be taken over; and once per lease, because looking is its sign of life.
+    pub fn next_look(&self, member: &Name, now: Millis, lease: Millis, alone: bool) -> Millis {
+        let next = match alone {
+            true => self.next_claim(lease),
+            false => self.next_claim_of(member, now, lease),
+        };
+        let sign = now.saturating_add(lease);
+        next.map_or(sign, |at| at.min(sign))
+    }
+
     /// Grows whenever something held may go to somebody else, or somebody may have what was withheld.
     pub fn offers(&self) -> u64 {
         self.offers

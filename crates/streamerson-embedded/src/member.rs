@@ -158,13 +158,7 @@ async fn wait(settler: &EmbeddedSettler, lease: Millis, notified: impl Future<Ou
         fence,
     } = settler;
     let next = engine.with_group(key, |group, now| {
-        let next = match fence {
-            Some(_) => group.next_claim(lease),
-            None => group.next_claim_of(member, now, lease),
-        };
-        // Looking is also the sign of life of who has nothing to do.
-        let sign = now.saturating_add(lease);
-        next.map_or(sign, |at| at.min(sign))
+        group.next_look(member, now, lease, fence.is_some())
     });
     // If there is no group, the next look finds out what to do about that.
     if let Ok(at) = next {

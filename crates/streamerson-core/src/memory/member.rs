@@ -37,14 +37,9 @@ impl Member for MemoryMember {
             }
             let group = &state.group(membership)?.deliveries;
             let (member, lease) = (&membership.member, millis(membership.lease));
-            let next = match membership.fence {
-                Some(_) => group.next_claim(lease),
-                None => group.next_claim_of(member, now.monotonic, lease),
-            };
-            // Looking is also the sign of life of who has nothing to do.
-            let sign = now.monotonic.saturating_add(lease);
+            let alone = membership.fence.is_some();
             Ok(Look::Nothing {
-                next: Some(next.map_or(sign, |at| at.min(sign))),
+                next: Some(group.next_look(member, now.monotonic, lease, alone)),
             })
         });
         look.boxed()
