@@ -2,12 +2,16 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use uuid::fmt::Hyphenated;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{Meta, Result, Topic};
 
 /// The field names of an entry, in the order they are stored.
 pub const FIELDS: [&str; 6] = ["id", "type", "corr", "reply", "meta", "data"];
+
+/// Data up to this size is copied where that saves keeping memory of its own.
+const SMALL: usize = 1 << 10;
 
 /// What travels. Cloning is cheap: every field is shared.
 ///
@@ -71,13 +75,14 @@ impl Message {
 
     /// The answer to this message. Send it to [`Message::reply_to`].
     pub fn answer(&self, data: impl Into<Bytes>) -> Message {
+        let (id, data) = beside_new_id(data.into());
         Message {
-            id: new_id(),
+            id,
             kind: self.kind.clone(),
             corr: self.correlation().clone(),
             reply: ByteString::new(),
             meta: Bytes::new(),
-            data: data.into(),
+            data,
         }
     }
 
@@ -175,13 +180,54 @@ pub struct Foreign {
     pub reason: String,
 }
 
+/// A new id, and `data`. Small data moves next to the id: of what shares one piece of memory, a copy of the message costs
+/// none, and every answer is copied, for the case that it has to be sent again.
+fn beside_new_id(data: Bytes) -> (ByteString, Bytes) {
+    if data.len() > SMALL {
+        return (new_id(), data);
+    }
+    let id = Id::new();
+    let mut both = Vec::with_capacity(id.0.len() + data.len());
+    both.extend_from_slice(&id.0);
+    both.extend_from_slice(&data);
+    let mut data = Bytes::from(both);
+    let id = ByteString::try_from(data.split_to(id.0.len())).unwrap_or_default();
+    (id, data)
+}
+
 /// A new unguessable, time-ordered id.
 pub fn new_id() -> ByteString {
-    let mut buffer = Uuid::encode_buffer();
-    // Without a counter that all threads share: 74 random bits tell ids of one millisecond apart.
-    let id = Uuid::new_v7(Timestamp::now(NoContext));
-    let text = id.hyphenated().encode_lower(&mut buffer);
-    ByteString::from(&*text)
+    ByteString::from(Id::new().as_str())
+}
+
+/// The text of an id, in place: for who writes it next to other text.
+///
+/// ```
+/// use streamerson_core::message::Id;
+///
+/// let id = Id::new();
+/// assert_eq!(id.as_str().len(), 36);
+/// assert_ne!(id.as_str(), Id::new().as_str());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Id([u8; Hyphenated::LENGTH]);
+
+impl Id {
+    /// A new unguessable, time-ordered id: a UUIDv7.
+    #[expect(clippy::new_without_default, reason = "no two are equal")]
+    pub fn new() -> Id {
+        let mut text = [0; Hyphenated::LENGTH];
+        // Without a counter that all threads share: 74 random bits tell ids of one millisecond apart.
+        let id = Uuid::new_v7(Timestamp::now(NoContext));
+        id.hyphenated().encode_lower(&mut text);
+        Id(text)
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        // It is ASCII.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
