@@ -80,6 +80,7 @@ impl Partitions {
         let mut unknown = HashSet::new();
         let mut stale = Vec::new();
         let mut known = None;
+        let now = Instant::now();
         for append in appends {
             let topic = &append.topic;
             if topic.is_inbox() || topic.is_dead_letters() {
@@ -90,8 +91,8 @@ impl Partitions {
                 unknown.insert(topic.clone());
                 continue;
             };
-            if found.asked.elapsed() >= FRESH {
-                found.asked = Instant::now();
+            if now.saturating_duration_since(found.asked) >= FRESH {
+                found.asked = now;
                 stale.push(topic.clone());
             }
             place(append, found.partitions);
