@@ -3,6 +3,7 @@
 //! One inbox per client, whatever the number of requests. Three tasks: one sends what is queued, in batches with one
 //! in flight (`sender`); one reads the answers (`inbox`); one lets deadlines pass (`replies`).
 
+mod in_flight;
 mod inbox;
 mod replies;
 mod request;
@@ -13,11 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use futures::future::FutureExt;
 use parking_lot::Mutex;
 use streamerson_core::{Append, Broker, Error, ErrorKind, Message, Position, Result, Topic};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::oneshot::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -25,13 +24,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::draft::Draft;
 use crate::partitions::Partitions;
+pub use in_flight::InFlight;
+use in_flight::Waiting;
 use replies::{Replies, closed};
 pub use request::{IDEMPOTENCY_KEEP, RequestBuilder, RequestError, SendBuilder};
 use sender::{Confirm, Outgoing};
 pub use stats::ClientStats;
-
-/// What a waiter hears: the answer, a failure, or that nobody will answer any more.
-type Answer = Result<Result<Message>, RecvError>;
 
 /// Messages that may be queued before senders have to wait.
 const QUEUE: usize = 4096;
@@ -169,31 +167,13 @@ impl Client {
     ///
     /// The request is on its way when this returns, before the future is polled: so the future is small, and a gateway that
     /// holds thousands of them does not carry each message twice.
-    pub fn dispatch(
-        &self,
-        topic: Topic,
-        message: Message,
-        deadline: Instant,
-    ) -> impl Future<Output = Result<Message>> + Send + use<'_> {
-        let begun = self.begin(topic, message, deadline);
-        async move {
-            let InFlight {
-                waiting,
-                answer,
-                overflow,
-            } = begun?;
-            let answer = match overflow {
-                None => answer.await,
-                // Boxed, because it is rare and would make the future of every request larger.
-                Some(outgoing) => self.queue_up(*outgoing, answer).boxed().await?,
-            };
-            waiting.ended();
-            answer.unwrap_or_else(|_| Err(closed()))
-        }
+    pub fn dispatch(&self, topic: Topic, message: Message, deadline: Instant) -> InFlight {
+        self.begin(topic, message, deadline)
+            .unwrap_or_else(InFlight::refused)
     }
 
     /// Registers the waiter and queues the request, if there is room.
-    fn begin(&self, topic: Topic, mut message: Message, deadline: Instant) -> Result<InFlight<'_>> {
+    fn begin(&self, topic: Topic, mut message: Message, deadline: Instant) -> Result<InFlight> {
         if deadline <= Instant::now() {
             return Err(Error::unavailable(
                 "deadline-passed",
@@ -203,41 +183,15 @@ impl Client {
         message.reply = self.shared.address.clone();
         let id = message.correlation().clone();
         let (waiter, answer) = oneshot::channel();
-        let replies = &self.shared.replies;
-        replies.insert(id.clone(), deadline.into_std(), waiter)?;
-        let waiting = Waiting {
-            replies,
-            id: Some(id.clone()),
-        };
+        let waiting = Waiting::begin(&self.shared, id.clone(), deadline, waiter)?;
         let outgoing = Outgoing {
             append: Append::new(topic, message),
             confirm: Confirm::Request(id),
         };
-        let overflow = match self.shared.outbox.try_send(outgoing) {
-            Ok(()) => None,
-            Err(TrySendError::Full(outgoing)) => Some(Box::new(outgoing)),
-            Err(TrySendError::Closed(_)) => return Err(closed()),
-        };
-        Ok(InFlight {
-            waiting,
-            answer,
-            overflow,
-        })
-    }
-
-    /// Waits for room in the queue, and then for the answer; both at most until the deadline of the request.
-    async fn queue_up(
-        &self,
-        outgoing: Outgoing,
-        mut answer: oneshot::Receiver<Result<Message>>,
-    ) -> Result<Answer> {
-        tokio::select! {
-            biased;
-            queued = self.shared.outbox.send(outgoing) => {
-                queued.map_err(|_| closed())?;
-                Ok(answer.await)
-            }
-            early = &mut answer => Ok(early),
+        match self.shared.outbox.try_send(outgoing) {
+            Ok(()) => Ok(InFlight::waits(waiting, answer)),
+            Err(TrySendError::Full(outgoing)) => Ok(InFlight::queues_up(waiting, answer, outgoing)),
+            Err(TrySendError::Closed(_)) => Err(closed()),
         }
     }
 
@@ -290,34 +244,5 @@ impl Client {
             let _ = reader.await;
         }
         self.shared.replies.close();
-    }
-}
-
-/// A request on its way.
-struct InFlight<'a> {
-    waiting: Waiting<'a>,
-    answer: oneshot::Receiver<Result<Message>>,
-    /// The message, when there was no room for it in the queue.
-    overflow: Option<Box<Outgoing>>,
-}
-
-/// Removes its waiter when the caller gives up.
-struct Waiting<'a> {
-    replies: &'a Replies,
-    id: Option<ByteString>,
-}
-
-impl Waiting<'_> {
-    /// The waiter was answered, and has left the table by that.
-    fn ended(mut self) {
-        self.id = None;
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if let Some(id) = &self.id {
-            self.replies.cancel(id);
-        }
     }
 }
