@@ -3,6 +3,7 @@
 //! Every request passes here, so its JSON is written straight from what is borrowed: nothing is built to be thrown away.
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use http::HeaderName;
 use http::request::Parts;
 
@@ -16,6 +17,15 @@ use crate::routes::Matched;
 
 /// Data up to this size is copied: cheaper than the buffer that it would keep.
 const SMALL: usize = 4 << 10;
+
+/// The fields of a message that a request tells; the type is empty when it does not.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) id: ByteString,
+    pub(crate) kind: ByteString,
+    pub(crate) meta: Bytes,
+    pub(crate) data: Bytes,
+}
 
 /// What of a request goes into `meta`; borrowed, because it lives only until it is written.
 #[derive(Debug)]
@@ -43,16 +53,50 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// The `meta` field of the message, with a deadline in milliseconds since 1970, and its `data`.
+    /// Writes the fields of the message `id`, with its type where the request says that, and with a deadline in
+    /// milliseconds since 1970.
     ///
-    /// Small data moves in with `meta`: left where it is, it would keep the read buffer of its connection, a hundred
-    /// times as large, and the connection would have to get another one for its next request.
-    pub(crate) fn encode(&self, exp: Option<u64>, data: Bytes) -> Result<(Bytes, Bytes), Failure> {
-        let Matched { path, method, .. } = self.matched;
+    /// All of them share one piece of memory. Small data moves in as well: left where it is, it would keep the read buffer
+    /// of its connection, a hundred times as large, and the connection would have to get another one for its next request.
+    pub(crate) fn encode(
+        &self,
+        id: &str,
+        kind: Option<&str>,
+        exp: Option<u64>,
+        data: Bytes,
+    ) -> Result<Encoded, Failure> {
         let moves = data.len() <= SMALL;
-        let room = if moves { data.len() } else { 0 };
-        let mut meta = Vec::with_capacity(192 + path.len() + self.query.len() + room);
-        let mut object = Object::begin(&mut meta);
+        let kind = kind.unwrap_or_default();
+        let mut room = 192 + id.len() + kind.len() + self.matched.path.len() + self.query.len();
+        if moves {
+            room += data.len();
+        }
+        let mut all = Vec::with_capacity(room);
+        all.extend_from_slice(id.as_bytes());
+        all.extend_from_slice(kind.as_bytes());
+        let before = all.len();
+        self.write_meta(exp, &mut all)?;
+        let meta = all.len() - before;
+        if moves {
+            all.extend_from_slice(&data);
+        }
+        let mut rest = Bytes::from(all);
+        let mut text = |length| ByteString::try_from(rest.split_to(length)).unwrap_or_default();
+        let id = text(id.len());
+        let kind = text(kind.len());
+        let meta = rest.split_to(meta);
+        let data = if moves { rest } else { data };
+        Ok(Encoded {
+            id,
+            kind,
+            meta,
+            data,
+        })
+    }
+
+    fn write_meta(&self, exp: Option<u64>, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let Matched { path, method, .. } = self.matched;
+        let mut object = Object::begin(out);
         if let Some(exp) = exp {
             object.number("exp", exp);
         }
@@ -82,14 +126,7 @@ impl<'a> Envelope<'a> {
         }
         http.end();
         object.end();
-        if !moves {
-            return Ok((meta.into(), data));
-        }
-        let length = meta.len();
-        meta.extend_from_slice(&data);
-        let mut meta = Bytes::from(meta);
-        let data = meta.split_off(length);
-        Ok((meta, data))
+        Ok(())
     }
 }
 
@@ -186,9 +223,12 @@ mod tests {
         };
         let headers = RequestHeaders::read(&head.headers, &route.headers)?;
         let envelope = Envelope::new(&head, &headers, &matched, &route);
-        let (meta, data) = envelope.encode(Some(5), Bytes::from_static(b"[1]"))?;
-        assert_eq!(data, "[1]");
-        Ok(Meta::decode(&meta).unwrap())
+        let data = Bytes::from_static(b"[1]");
+        let encoded = envelope.encode("id-1", Some("order.read"), Some(5), data)?;
+        assert_eq!(encoded.id, "id-1");
+        assert_eq!(encoded.kind, "order.read");
+        assert_eq!(encoded.data, "[1]");
+        Ok(Meta::decode(&encoded.meta).unwrap())
     }
 
     #[test]

@@ -2,37 +2,38 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use futures::future::{BoxFuture, FutureExt, poll_fn};
 use http::header::ALLOW;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
 use streamerson::Client;
-use streamerson::client::Options;
+use streamerson::client::{InFlight, Options};
+use streamerson_core::message::Id;
 use streamerson_core::time::unix_ms;
-use streamerson_core::{Broker, Error, ErrorKind, Message, Name, Position, Result, Topic, message};
+use streamerson_core::{Broker, Error, Message, Name, Position, Result, Topic};
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 use tower::Service;
 
+use crate::answering::{Answering, Asker, answer};
 use crate::body::First;
 use crate::codes;
 use crate::config::{Accepts, Config, Mode, Route, Target};
 use crate::envelope::Envelope;
-use crate::headers::{RequestHeaders, X_REQUEST_ID};
+use crate::headers::RequestHeaders;
 use crate::metrics::{ConnectionMetrics, InProgress, Metrics};
 use crate::problem::Failure;
 use crate::routes::{Found, Matched, RouteTable};
-use crate::{body, json, path, reply, response};
+use crate::{body, json, path, response};
 
 /// Longer request targets are answered 414.
 const LONGEST_URI: usize = 8 << 10;
@@ -74,7 +75,7 @@ struct Shared {
     client: Client,
     routes: Vec<Route>,
     table: RouteTable,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     max_in_flight: usize,
     body_read_timeout: Duration,
     durability: HeaderValue,
@@ -103,7 +104,7 @@ impl Gateway {
         let paths = config.routes.iter().map(|route| route.path.as_str());
         Ok(Gateway {
             shared: Arc::new(Shared {
-                metrics: Metrics::new(paths, client.clone()),
+                metrics: Arc::new(Metrics::new(paths, client.clone())),
                 durability: HeaderValue::try_from(durability)
                     .unwrap_or(HeaderValue::from_static("unknown")),
                 broker,
@@ -154,29 +155,29 @@ impl Gateway {
     }
 }
 
+/// The body must be [`Unpin`], as those of hyper and axum are; others become so in a box.
 impl<B> Service<Request<B>> for Gateway
 where
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Full<Bytes>>, Infallible>>;
+    type Future = Answering;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let shared = self.shared.clone();
+    fn call(&mut self, request: Request<B>) -> Answering {
         let (head, body) = request.into_parts();
-        async move { Ok(shared.serve(head, body).await) }.boxed()
+        self.shared.serve(head, body)
     }
 }
 
 /// How a request goes on, after what could be done at once.
-enum Begun<F> {
+enum Begun {
     /// It is on its way, and waits for the reply.
-    Waits(F),
+    Waits(InFlight),
     /// It is only to be sent.
     Sends(Composed),
     /// Its body is not all there; this is.
@@ -204,51 +205,40 @@ struct Composed {
 impl Shared {
     /// Answers a request.
     ///
-    /// One of these is made per request, and thousands wait at the same time, so it is kept small: what is needed only to
-    /// begin is gone when it waits, and what is rare is boxed.
-    async fn serve<B>(&self, head: Parts, body: B) -> Response<Full<Bytes>>
+    /// What can be done without waiting is done here: for most requests, all that precedes their reply. So thousands may
+    /// wait, and none of them holds its request, whose head would keep the read buffer of its connection, nor its message.
+    fn serve<B>(self: &Arc<Self>, head: Parts, mut body: B) -> Answering
     where
-        B: Body<Data = Bytes> + Send,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
-        let id = message::new_id();
-        let mut body = pin!(body);
-        let (progress, begun) =
-            poll_fn(|cx| Poll::Ready(self.begin(&head, body.as_mut(), &id, cx))).await;
-        let answer = match begun {
-            Ok(Begun::Waits(reply)) => answer(reply.await, &id),
-            Ok(Begun::Sends(composed)) => self.send(composed, &id).boxed().await,
-            Ok(Begun::Uploads(first)) => {
-                self.upload(&head, body, first, &id, &progress)
-                    .boxed()
-                    .await
+        let id = Id::new();
+        let (progress, begun) = self.begin(&head, &mut body, id.as_str());
+        let asker = Asker::new(&head, id, progress);
+        match begun {
+            Ok(Begun::Waits(reply)) => Answering::waits(reply, asker),
+            Ok(Begun::Sends(composed)) => {
+                let shared = self.clone();
+                Answering::works(async move {
+                    let answer = shared.send(composed, asker.id()).await;
+                    asker.answered(answer)
+                })
             }
-            Ok(Begun::Ends(response)) => Ok(response),
-            Err(failure) => Err(failure),
-        };
-        let mut response = answer.unwrap_or_else(|failure| failure.into_response(&id));
-        if let Some(theirs) = head.headers.get(X_REQUEST_ID) {
-            response.headers_mut().insert(X_REQUEST_ID, theirs.clone());
+            Ok(Begun::Uploads(first)) => {
+                let shared = self.clone();
+                Answering::works(async move {
+                    let answer = shared.upload(&head, &mut body, first, &asker).await;
+                    asker.answered(answer)
+                })
+            }
+            Ok(Begun::Ends(response)) => Answering::ended(asker.answered(Ok(response))),
+            Err(failure) => Answering::ended(asker.answered(Err(failure))),
         }
-        if head.method == Method::HEAD {
-            response = response::without_body(response);
-        }
-        progress.answered(response.status());
-        response
     }
 
-    /// Does what can be done without waiting: for most requests, all that precedes their reply.
-    fn begin<'a, B>(
-        &'a self,
-        head: &Parts,
-        body: Pin<&mut B>,
-        id: &ByteString,
-        cx: &mut Context<'_>,
-    ) -> (
-        InProgress<'a>,
-        Result<Begun<impl Future<Output = Result<Message>> + Send + use<'a, B>>, Failure>,
-    )
+    /// Does what can be done without waiting.
+    fn begin<B>(&self, head: &Parts, body: &mut B, id: &str) -> (InProgress, Result<Begun, Failure>)
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Unpin,
     {
         let path = canonical_path(head);
         let found = match &path {
@@ -266,21 +256,20 @@ impl Shared {
         let progress = self.metrics.begin(Some(matched.route));
         let begun = self.admit(&progress).and_then(|()| {
             let asked = self.read(head, matched)?;
-            Ok(match body::poll_first(body, asked.route.max_body, cx)? {
-                First::Whole(data) => self.begin_with(&asked, data, id)?,
-                First::Part(first) => Begun::Uploads(first),
-            })
+            // Nobody is woken by this look: who waits for the rest of the body looks again.
+            let mut context = Context::from_waker(Waker::noop());
+            Ok(
+                match body::poll_first(Pin::new(body), asked.route.max_body, &mut context)? {
+                    First::Whole(data) => self.begin_with(&asked, data, id)?,
+                    First::Part(first) => Begun::Uploads(first),
+                },
+            )
         });
         (progress, begun)
     }
 
     /// Begins a request whose body is there.
-    fn begin_with<'a>(
-        &'a self,
-        asked: &Asked<'_>,
-        data: Bytes,
-        id: &ByteString,
-    ) -> Result<Begun<impl Future<Output = Result<Message>> + Send + use<'a>>, Failure> {
+    fn begin_with(&self, asked: &Asked<'_>, data: Bytes, id: &str) -> Result<Begun, Failure> {
         let composed = compose(asked, data, id)?;
         Ok(match composed.mode {
             Mode::Reply => Begun::Waits(self.dispatch(composed)),
@@ -288,7 +277,7 @@ impl Shared {
         })
     }
 
-    fn admit(&self, progress: &InProgress<'_>) -> Result<(), Failure> {
+    fn admit(&self, progress: &InProgress) -> Result<(), Failure> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Failure::new(codes::DRAINING, "try another gateway"));
         }
@@ -317,10 +306,7 @@ impl Shared {
         })
     }
 
-    fn dispatch<'a>(
-        &'a self,
-        composed: Composed,
-    ) -> impl Future<Output = Result<Message>> + Send + use<'a> {
+    fn dispatch(&self, composed: Composed) -> InFlight {
         let deadline = Instant::now() + composed.timeout;
         self.client
             .dispatch(composed.topic, composed.message, deadline)
@@ -330,13 +316,12 @@ impl Shared {
     async fn upload<B>(
         &self,
         head: &Parts,
-        body: Pin<&mut B>,
+        body: &mut B,
         first: Bytes,
-        id: &ByteString,
-        progress: &InProgress<'_>,
+        asker: &Asker,
     ) -> Result<Response<Full<Bytes>>, Failure>
     where
-        B: Body<Data = Bytes> + Send,
+        B: Body<Data = Bytes> + Send + Unpin,
     {
         let path = canonical_path(head)?;
         let Found::Route(matched) = self.table.find(&head.method, &path)? else {
@@ -344,9 +329,10 @@ impl Shared {
         };
         let asked = self.read(head, matched)?;
         let limit = asked.route.max_body;
-        let receiving = progress.receiving();
-        let data = body::rest(body, first, limit, self.body_read_timeout).await?;
+        let receiving = asker.progress().receiving();
+        let data = body::rest(Pin::new(body), first, limit, self.body_read_timeout).await?;
         drop(receiving);
+        let id = asker.id();
         match self.begin_with(&asked, data, id)? {
             Begun::Waits(reply) => answer(reply.await, id),
             Begun::Sends(composed) => self.send(composed, id).await,
@@ -356,17 +342,16 @@ impl Shared {
     }
 
     /// Stores a message that nobody waits for the reply to.
-    async fn send(
-        &self,
-        composed: Composed,
-        id: &ByteString,
-    ) -> Result<Response<Full<Bytes>>, Failure> {
+    async fn send(&self, composed: Composed, id: &str) -> Result<Response<Full<Bytes>>, Failure> {
         let stored = self.client.append(composed.topic, composed.message);
         let position = tokio::time::timeout(composed.timeout, stored).await;
-        Ok(self.stored(position.map_err(unconfirmed)?.map_err(of_broker)?, id))
+        Ok(self.stored(
+            position.map_err(unconfirmed)?.map_err(Failure::of_broker)?,
+            id,
+        ))
     }
 
-    fn stored(&self, position: Position, id: &ByteString) -> Response<Full<Bytes>> {
+    fn stored(&self, position: Position, id: &str) -> Response<Full<Bytes>> {
         let body = format!(r#"{{"id":"{id}","position":"{position}"}}"#);
         let mut response = response::json(StatusCode::ACCEPTED, body.into(), id);
         response
@@ -376,28 +361,32 @@ impl Shared {
     }
 }
 
-fn answer(reply: Result<Message>, id: &ByteString) -> Result<Response<Full<Bytes>>, Failure> {
-    reply::into_response(reply.map_err(of_broker)?, id)
-}
-
 /// The message that a request becomes.
-fn compose(asked: &Asked<'_>, data: Bytes, id: &ByteString) -> Result<Composed, Failure> {
-    let Asked { head, route, .. } = asked;
-    let (topic, kind) = target(&route.target, &asked.matched)?;
-    if route.body == Accepts::Json {
-        json::check(&head.method, &data)?;
-    }
+fn compose(asked: &Asked<'_>, data: Bytes, id: &str) -> Result<Composed, Failure> {
+    let Asked {
+        head,
+        route,
+        matched,
+        headers,
+    } = asked;
+    let named = named(&route.target, matched);
     // Nobody waits for the reply to a message that is only sent, so it does not expire.
     let exp = (route.mode == Mode::Reply).then(|| expiry(route.timeout));
-    let envelope = Envelope::new(head, &asked.headers, &asked.matched, route);
-    let (meta, data) = envelope.encode(exp, data)?;
+    let envelope = Envelope::new(head, headers, matched, route);
+    let kind = named.as_ref().map(|(_, kind)| &**kind);
+    let encoded = envelope.encode(id, kind, exp, data)?;
+    let named = named.map(|(topic, _)| (topic, encoded.kind));
+    let (topic, kind) = target(&route.target, named)?;
+    if route.body == Accepts::Json {
+        json::check(&head.method, &encoded.data)?;
+    }
     let message = Message {
-        id: id.clone(),
+        id: encoded.id,
         kind,
         corr: ByteString::new(),
         reply: ByteString::new(),
-        meta,
-        data,
+        meta: encoded.meta,
+        data: encoded.data,
     };
     Ok(Composed {
         topic,
@@ -432,20 +421,28 @@ fn unconfirmed(_: Elapsed) -> Failure {
     Failure::new(codes::OUTCOME_UNKNOWN, detail)
 }
 
-/// Where a matched request goes. Clients must write neither to inboxes nor to dead letters.
-fn target(target: &Target, matched: &Matched<'_>) -> Result<(Topic, ByteString), Failure> {
+/// The topic and the message type that the path names, if it is for the path to say.
+fn named<'a>(target: &Target, matched: &Matched<'a>) -> Option<(Cow<'a, str>, Cow<'a, str>)> {
+    let parameter = |name| path::decode(matched.params.get(name)?).ok();
+    match target {
+        Target::Fixed { .. } => None,
+        Target::Named => parameter("topic").zip(parameter("type")),
+    }
+}
+
+/// Where a request goes. Clients must write neither to inboxes nor to dead letters.
+fn target(
+    target: &Target,
+    named: Option<(Cow<'_, str>, ByteString)>,
+) -> Result<(Topic, ByteString), Failure> {
     if let Target::Fixed { topic, kind } = target {
         return Ok((topic.clone(), kind.clone()));
     }
-    let parameter = |name| {
-        let value = path::decode(matched.params.get(name)?).ok()?;
-        Some(ByteString::from(&*value))
-    };
-    let named = parameter("topic").zip(parameter("type"));
     let named = named.and_then(|(topic, kind)| {
         // A message type is written like a name.
         Name::new(kind.clone()).ok()?;
-        Some((Topic::new(topic).ok()?, kind))
+        // The topic is remembered for longer than the message, so it has memory of its own.
+        Some((Topic::new(&*topic).ok()?, kind))
     });
     let named = named.filter(|(topic, _)| !topic.is_inbox() && !topic.is_dead_letters());
     named.ok_or_else(|| {
@@ -457,52 +454,8 @@ fn target(target: &Target, matched: &Matched<'_>) -> Result<(Topic, ByteString),
     })
 }
 
-fn options(allow: &HeaderValue, id: &ByteString) -> Response<Full<Bytes>> {
+fn options(allow: &HeaderValue, id: &str) -> Response<Full<Bytes>> {
     let mut response = response::empty(StatusCode::NO_CONTENT, id);
     response.headers_mut().insert(ALLOW, allow.clone());
     response
-}
-
-/// A failure on the way to the worker. Its detail is for the log: it may name what clients should not see.
-fn of_broker(error: Error) -> Failure {
-    match (error.kind(), error.code()) {
-        (ErrorKind::Unavailable, "overloaded") => Failure::new(
-            codes::OVERLOADED,
-            "too many requests wait for their reply; try again soon",
-        ),
-        (ErrorKind::Unavailable, _) => {
-            tracing::debug!(%error, "a request was not stored");
-            Failure::new(
-                codes::BROKER_UNAVAILABLE,
-                "the request was not stored; try again soon",
-            )
-        }
-        (ErrorKind::Unknown, "no-reply-in-time") => Failure::new(
-            codes::NO_REPLY_IN_TIME,
-            "no reply arrived before the deadline; the request may have been handled, or may still be",
-        ),
-        (ErrorKind::Unknown, _) => {
-            tracing::debug!(%error, "it is not known whether a request was stored");
-            Failure::new(
-                codes::OUTCOME_UNKNOWN,
-                "the broker did not confirm the request; it may have been stored, and may be handled",
-            )
-        }
-        (ErrorKind::Closed, _) => Failure::new(codes::DRAINING, "try another gateway"),
-        (ErrorKind::Invalid, "message-too-large") => Failure::new(
-            codes::BODY_TOO_LARGE,
-            "the broker does not take messages of this size",
-        ),
-        (ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict, _) => {
-            tracing::error!(%error, "the broker refused a message");
-            Failure::new(
-                codes::BROKER_REFUSED,
-                "the log of the gateway has the reason",
-            )
-        }
-        _ => {
-            tracing::error!(%error, "a request failed in a way that no request should");
-            Failure::new(codes::INTERNAL, "the log of the gateway has the reason")
-        }
-    }
 }

@@ -6,6 +6,7 @@
 //! * [`Admin`]: health, metrics, routes and advice on scaling, for an address of its own.
 
 mod admin;
+mod answering;
 mod body;
 mod codes;
 pub mod config;
@@ -23,6 +24,7 @@ mod scale;
 mod server;
 
 pub use admin::Admin;
+pub use answering::Answering;
 pub use config::{Config, Environment, Route};
 pub use gateway::Gateway;
 pub use metrics::ConnectionMetrics;

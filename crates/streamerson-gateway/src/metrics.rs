@@ -1,6 +1,6 @@
 //! What is counted, under Prometheus names. Counting on the way of a request is a handful of atomic operations.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::StatusCode;
@@ -144,12 +144,11 @@ impl Metrics {
     }
 
     /// Begins a request to the route at this place of the list, or to none.
-    pub(crate) fn begin(&self, route: Option<usize>) -> InProgress<'_> {
-        let route = self.route(route);
-        route.in_flight.inc();
+    pub(crate) fn begin(self: &Arc<Metrics>, route: Option<usize>) -> InProgress {
+        self.route(route).in_flight.inc();
         InProgress {
+            metrics: self.clone(),
             route,
-            all: &self.in_flight,
             others: self.in_flight.inc(),
             started: Instant::now(),
             answered: false,
@@ -209,15 +208,19 @@ impl RouteMetrics {
 
 /// One request in progress. Dropped without an answer, it was cancelled.
 #[derive(Debug)]
-pub(crate) struct InProgress<'a> {
-    route: &'a RouteMetrics,
-    all: &'a Gauge,
+pub(crate) struct InProgress {
+    metrics: Arc<Metrics>,
+    route: Option<usize>,
     others: i64,
     started: Instant,
     answered: bool,
 }
 
-impl InProgress<'_> {
+impl InProgress {
+    fn route(&self) -> &RouteMetrics {
+        self.metrics.route(self.route)
+    }
+
     /// How many requests were in progress when this one began.
     pub(crate) fn others(&self) -> usize {
         self.others.try_into().unwrap_or(0)
@@ -225,23 +228,25 @@ impl InProgress<'_> {
 
     /// The body of the request is on the way, until the answer is dropped.
     pub(crate) fn receiving(&self) -> Receiving<'_> {
-        self.route.receiving.inc();
-        Receiving(&self.route.receiving)
+        let receiving = &self.route().receiving;
+        receiving.inc();
+        Receiving(receiving)
     }
 
     pub(crate) fn answered(mut self, status: StatusCode) {
         self.answered = true;
-        self.route
+        self.route()
             .answered(status, self.started.elapsed().as_secs_f64());
     }
 }
 
-impl Drop for InProgress<'_> {
+impl Drop for InProgress {
     fn drop(&mut self) {
-        self.all.dec();
-        self.route.in_flight.dec();
+        self.metrics.in_flight.dec();
+        let route = self.metrics.route(self.route);
+        route.in_flight.dec();
         if !self.answered {
-            self.route.cancelled.inc();
+            route.cancelled.inc();
         }
     }
 }

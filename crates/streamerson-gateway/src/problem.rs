@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
+use streamerson_core::{Error, ErrorKind};
 
-use crate::codes::Code;
+use crate::codes::{self, Code};
 use crate::response;
 
 /// A failure of the gateway, on its way to the client.
@@ -34,7 +34,51 @@ impl Failure {
         self
     }
 
-    pub(crate) fn into_response(self, id: &ByteString) -> Response<Full<Bytes>> {
+    /// A failure on the way to the worker. Its detail is for the log: it may name what clients should not see.
+    pub(crate) fn of_broker(error: Error) -> Failure {
+        match (error.kind(), error.code()) {
+            (ErrorKind::Unavailable, "overloaded") => Failure::new(
+                codes::OVERLOADED,
+                "too many requests wait for their reply; try again soon",
+            ),
+            (ErrorKind::Unavailable, _) => {
+                tracing::debug!(%error, "a request was not stored");
+                Failure::new(
+                    codes::BROKER_UNAVAILABLE,
+                    "the request was not stored; try again soon",
+                )
+            }
+            (ErrorKind::Unknown, "no-reply-in-time") => Failure::new(
+                codes::NO_REPLY_IN_TIME,
+                "no reply arrived before the deadline; the request may have been handled, or may still be",
+            ),
+            (ErrorKind::Unknown, _) => {
+                tracing::debug!(%error, "it is not known whether a request was stored");
+                Failure::new(
+                    codes::OUTCOME_UNKNOWN,
+                    "the broker did not confirm the request; it may have been stored, and may be handled",
+                )
+            }
+            (ErrorKind::Closed, _) => Failure::new(codes::DRAINING, "try another gateway"),
+            (ErrorKind::Invalid, "message-too-large") => Failure::new(
+                codes::BODY_TOO_LARGE,
+                "the broker does not take messages of this size",
+            ),
+            (ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict, _) => {
+                tracing::error!(%error, "the broker refused a message");
+                Failure::new(
+                    codes::BROKER_REFUSED,
+                    "the log of the gateway has the reason",
+                )
+            }
+            _ => {
+                tracing::error!(%error, "a request failed in a way that no request should");
+                Failure::new(codes::INTERNAL, "the log of the gateway has the reason")
+            }
+        }
+    }
+
+    pub(crate) fn into_response(self, id: &str) -> Response<Full<Bytes>> {
         let Code {
             code,
             status,
@@ -68,7 +112,7 @@ pub(crate) fn of_worker(
     status: StatusCode,
     code: &str,
     detail: &str,
-    id: &ByteString,
+    id: &str,
 ) -> Response<Full<Bytes>> {
     Problem {
         kind: &urn(code),
@@ -99,7 +143,7 @@ struct Problem<'a> {
 }
 
 impl Problem<'_> {
-    fn into_response(self, status: StatusCode, id: &ByteString) -> Response<Full<Bytes>> {
+    fn into_response(self, status: StatusCode, id: &str) -> Response<Full<Bytes>> {
         // Plain text and numbers cannot fail to encode.
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let ctype = HeaderValue::from_static("application/problem+json");

@@ -1,7 +1,6 @@
 //! From a worker's reply to a response. A reply is untrusted input: what HTTP cannot carry is not passed on.
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
@@ -25,10 +24,7 @@ struct ReplyMeta {
 }
 
 /// The response that `reply` stands for, to the request `id`.
-pub(crate) fn into_response(
-    reply: Message,
-    id: &ByteString,
-) -> Result<Response<Full<Bytes>>, Failure> {
+pub(crate) fn into_response(reply: Message, id: &str) -> Result<Response<Full<Bytes>>, Failure> {
     if reply.meta.is_empty() {
         return Ok(response::json(StatusCode::OK, reply.data, id));
     }
@@ -66,7 +62,7 @@ fn success(
     status: StatusCode,
     ctype: Option<&str>,
     data: Bytes,
-    id: &ByteString,
+    id: &str,
 ) -> Result<Response<Full<Bytes>>, Failure> {
     if response::is_bodiless(status) {
         return Ok(response::empty(status, id));
@@ -135,7 +131,7 @@ mod tests {
     }
 
     fn response(meta: &'static str) -> Response<Full<Bytes>> {
-        into_response(reply(meta), &"id-1".into()).unwrap()
+        into_response(reply(meta), "id-1").unwrap()
     }
 
     async fn body(response: Response<Full<Bytes>>) -> Bytes {
@@ -229,7 +225,7 @@ mod tests {
             r#"{"hdr":{"content-length":"3"}}"#,
             r#"{"hdr":{"connection":"close"}}"#,
         ] {
-            let refused = into_response(reply(meta), &"id-1".into()).unwrap_err();
+            let refused = into_response(reply(meta), "id-1").unwrap_err();
             assert_eq!(refused.code, codes::INVALID_REPLY, "{meta}");
         }
     }

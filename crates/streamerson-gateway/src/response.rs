@@ -3,7 +3,6 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
@@ -22,12 +21,12 @@ static PLAIN: LazyLock<HeaderMap> = LazyLock::new(|| {
 });
 
 /// A JSON response to the request `id`. Not to be stored by caches, unless a later header says otherwise.
-pub(crate) fn json(status: StatusCode, body: Bytes, id: &ByteString) -> Response<Full<Bytes>> {
+pub(crate) fn json(status: StatusCode, body: Bytes, id: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.clone_from(&PLAIN);
-    if let Ok(id) = HeaderValue::from_maybe_shared(id.as_bytes().clone()) {
+    if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID, id);
     }
     response
@@ -38,7 +37,7 @@ pub(crate) fn typed(
     status: StatusCode,
     ctype: HeaderValue,
     body: Bytes,
-    id: &ByteString,
+    id: &str,
 ) -> Response<Full<Bytes>> {
     let mut response = json(status, body, id);
     response.headers_mut().insert(CONTENT_TYPE, ctype);
@@ -46,7 +45,7 @@ pub(crate) fn typed(
 }
 
 /// The same, without a body.
-pub(crate) fn empty(status: StatusCode, id: &ByteString) -> Response<Full<Bytes>> {
+pub(crate) fn empty(status: StatusCode, id: &str) -> Response<Full<Bytes>> {
     let mut response = json(status, Bytes::new(), id);
     response.headers_mut().remove(CONTENT_TYPE);
     response

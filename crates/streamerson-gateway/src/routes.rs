@@ -263,7 +263,7 @@ mod tests {
         let table = shop();
         let refused = table.find(&Method::PUT, "/orders").err().unwrap();
         assert_eq!(refused.code, codes::METHOD_NOT_ALLOWED);
-        let response = refused.into_response(&"id".into());
+        let response = refused.into_response("id");
         assert_eq!(response.headers()["allow"], "GET, HEAD, OPTIONS, POST");
         let Ok(Found::Options(allow)) = table.find(&Method::OPTIONS, "/orders/7") else {
             panic!("OPTIONS is not answered");
