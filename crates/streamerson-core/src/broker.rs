@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt};
 
 use crate::lease::{Fence, Leases};
 use crate::message::Foreign;
 use crate::retention::{Retention, Trimmed};
 use crate::stats::{Incidents, TopicStats};
+use crate::time::unix_ms;
 use crate::upkeep::Upkeep;
 use crate::{Durability, Message, Name, Position, Result, Start, Topic};
 
@@ -27,6 +28,12 @@ pub trait Broker: Leases + Upkeep + Debug + Send + Sync + 'static {
     /// What happened here that no answer told. A broker that nothing can happen to keeps the default.
     fn incidents(&self) -> Incidents {
         Incidents::default()
+    }
+
+    /// What the broker's wall clock says, in milliseconds since 1970: the one that deadlines are judged by, because those
+    /// of the machines around it may be hours apart. A broker in this process has the clock of this process.
+    fn time(&self) -> BoxFuture<'_, Result<u64>> {
+        std::future::ready(Ok(unix_ms())).boxed()
     }
 
     /// Appends each message to its topic, creating topics as needed, and answers positions in the order of the batch

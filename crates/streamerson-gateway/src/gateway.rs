@@ -18,7 +18,6 @@ use http_body_util::Full;
 use streamerson::Client;
 use streamerson::client::{InFlight, Options};
 use streamerson_core::message::Id;
-use streamerson_core::time::unix_ms;
 use streamerson_core::{Broker, Error, Message, Name, Position, Result, Topic};
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
@@ -270,7 +269,7 @@ impl Shared {
 
     /// Begins a request whose body is there.
     fn begin_with(&self, asked: &Asked<'_>, data: Bytes, id: &str) -> Result<Begun, Failure> {
-        let composed = compose(asked, data, id)?;
+        let composed = compose(asked, data, id, self.client.broker_unix_ms())?;
         Ok(match composed.mode {
             Mode::Reply => Begun::Waits(self.dispatch(composed)),
             Mode::Send => Begun::Sends(composed),
@@ -361,8 +360,8 @@ impl Shared {
     }
 }
 
-/// The message that a request becomes.
-fn compose(asked: &Asked<'_>, data: Bytes, id: &str) -> Result<Composed, Failure> {
+/// The message that a request becomes; `now` is what the broker's clock says.
+fn compose(asked: &Asked<'_>, data: Bytes, id: &str, now: u64) -> Result<Composed, Failure> {
     let Asked {
         head,
         route,
@@ -371,7 +370,7 @@ fn compose(asked: &Asked<'_>, data: Bytes, id: &str) -> Result<Composed, Failure
     } = asked;
     let named = named(&route.target, matched);
     // Nobody waits for the reply to a message that is only sent, so it does not expire.
-    let exp = (route.mode == Mode::Reply).then(|| expiry(route.timeout));
+    let exp = (route.mode == Mode::Reply).then(|| expiry(now, route.timeout));
     let envelope = Envelope::new(head, headers, matched, route);
     let kind = named.as_ref().map(|(_, kind)| &**kind);
     let encoded = envelope.encode(id, kind, exp, data)?;
@@ -411,9 +410,9 @@ fn canonical_path(head: &Parts) -> Result<Cow<'_, str>, Failure> {
 }
 
 /// The deadline of a request that waits this long, as it travels.
-fn expiry(timeout: Duration) -> u64 {
+fn expiry(now: u64, timeout: Duration) -> u64 {
     let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-    unix_ms().saturating_add(ms)
+    now.saturating_add(ms)
 }
 
 fn unconfirmed(_: Elapsed) -> Failure {

@@ -6,6 +6,7 @@ use streamerson_core::broker::Capabilities;
 use streamerson_core::{Durability, Error, ErrorKind, Result};
 
 use crate::connection::Commands;
+use crate::error;
 use crate::script;
 use crate::target::Target;
 use crate::wire::{Reply, Request};
@@ -49,6 +50,18 @@ pub(crate) async fn check(commands: &Commands, target: &Target) -> Result<Capabi
     }
     facts.check_mode(target)?;
     Ok(facts.capabilities())
+}
+
+/// What its wall clock says, in milliseconds since 1970.
+pub(crate) async fn time(commands: &Commands) -> Result<u64> {
+    let about = "TIME";
+    let mut answer = commands.call(Request::of(&["TIME"]), 1).await?;
+    let time = answer.next(about)?;
+    let number = |at: usize| -> Option<u64> { time.as_list()?.get(at)?.as_text()?.parse().ok() };
+    let (seconds, micros) = number(0)
+        .zip(number(1))
+        .ok_or_else(|| error::unexpected(about))?;
+    Ok(seconds.saturating_mul(1000).saturating_add(micros / 1000))
 }
 
 /// What Redis told about itself.

@@ -112,6 +112,10 @@ impl Broker for RedisBroker {
         self.shared.counts.read()
     }
 
+    fn time(&self) -> BoxFuture<'_, Result<u64>> {
+        boot::time(self.commands()).boxed()
+    }
+
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Position>>> {
         append::append(self, batch).boxed()
     }

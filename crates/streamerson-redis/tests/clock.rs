@@ -5,7 +5,8 @@ mod support;
 
 use std::time::Duration;
 
-use streamerson_core::{Leases, Settlement, Upkeep};
+use streamerson_core::time::unix_ms;
+use streamerson_core::{Broker, Leases, Settlement, Upkeep};
 use streamerson_redis::RedisBroker;
 use streamerson_testkit::redis::RedisServer;
 use support::{connect, eventually, join, name, one, send, text, topic, within};
@@ -122,5 +123,16 @@ async fn an_epoch_never_goes_back_though_its_lease_is_gone() {
         server.set_clock(-7200);
         let his = broker.acquire(&orders, &seat, &name("bob"), LONG).await;
         assert!(his.unwrap().epoch > hers.unwrap().epoch, "{removes_topic}");
+    }
+}
+
+#[tokio::test]
+async fn the_time_is_that_of_the_server() {
+    let (server, broker) = start().await;
+    let minute = 60_000;
+    for hours in [-2, 0, 2] {
+        server.set_clock(hours * 3600);
+        let ours = unix_ms().saturating_add_signed(hours * 3_600_000);
+        assert!(broker.time().await.unwrap().abs_diff(ours) < minute);
     }
 }

@@ -61,6 +61,13 @@ impl Deadline {
         self.unix_ms.is_some_and(|at| at <= now_unix_ms)
     }
 
+    /// The same moment on a clock that is ahead by so many milliseconds.
+    pub(crate) fn on_clock_ahead(self, ahead: i64) -> Deadline {
+        Deadline {
+            unix_ms: self.unix_ms.map(|at| at.saturating_add_signed(ahead)),
+        }
+    }
+
     /// The earlier of the two.
     pub fn min(self, other: Deadline) -> Deadline {
         let both = self.unix_ms.zip(other.unix_ms).map(|(a, b)| a.min(b));

@@ -32,6 +32,7 @@
 
 mod backoff;
 pub mod client;
+mod clock;
 mod connect;
 pub mod consumer;
 mod deadline;

@@ -85,6 +85,10 @@ impl Request {
         self.deadline
     }
 
+    pub(crate) fn set_deadline(&mut self, deadline: Deadline) {
+        self.deadline = deadline;
+    }
+
     /// Everything else, parsed once.
     pub fn meta(&self) -> Result<&Meta> {
         self.meta

@@ -8,7 +8,7 @@ use serde_json::Value;
 use streamerson_core::Position;
 use tempfile::TempDir;
 
-use crate::support::{Dev, Running};
+use crate::support::{Dev, Running, http};
 
 /// A clock that several processes look at.
 struct Clock {
@@ -106,5 +106,64 @@ async fn clocks_that_jump_by_hours_fail_no_request_and_never_turn_positions_back
     );
     worker.process.terminate();
     assert_eq!(worker.ended().await.0, 0);
+    dev.stop().await;
+}
+
+#[tokio::test]
+async fn machines_whose_clocks_are_hours_apart_answer_each_other() {
+    let dev = Dev::start(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("gateway.toml");
+    let route = "[[route]]\nmethod = \"POST\"\npath = \"/far\"\ntopic = \"far\"\ntype = \"ask\"\n";
+    fs::write(&config, route).unwrap();
+    let config = config.display().to_string();
+    let reply = [
+        "reply",
+        "far",
+        "ask",
+        "--json",
+        "{}",
+        "--broker",
+        &dev.broker,
+    ];
+    let gateway = [
+        "gateway",
+        "--config",
+        &config,
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "off",
+        "--broker",
+        &dev.broker,
+    ];
+    let here = Path::new(".");
+    for [at_gateway, at_worker] in [
+        ["+0", "+7200"],
+        ["+0", "-7200"],
+        ["-7200", "+0"],
+        ["+7200", "+0"],
+        ["-7200", "+7200"],
+    ] {
+        let (theirs, ours) = (Clock::new(), Clock::new());
+        theirs.jump(at_gateway);
+        ours.jump(at_worker);
+        let mut worker = Running::start_with(here, reply, &ours.environment());
+        worker.line("answering ask on far").await;
+        let mut gateway = Running::start_with(here, gateway, &theirs.environment());
+        let line = gateway.line("gateway ").await;
+        let url = format!("{}/far", line.split_whitespace().nth(1).unwrap());
+        for offset in [at_worker, "+7200", "-7200"] {
+            // The clock of the worker jumps while it works, too.
+            ours.jump(offset);
+            let (status, answer) = http("POST", &url, "{}").await;
+            let clocks = format!("gateway at {at_gateway} s, worker at {offset} s");
+            assert_eq!(status, 200, "{clocks}: {answer}");
+        }
+        for mut process in [gateway, worker] {
+            process.process.terminate();
+            assert_eq!(process.ended().await.0, 0);
+        }
+    }
     dev.stop().await;
 }

@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::clock::Clock;
 use crate::draft::Draft;
 use crate::partitions::Partitions;
 pub use in_flight::InFlight;
@@ -80,6 +81,7 @@ struct Shared {
     address: ByteString,
     options: Options,
     replies: Arc<Replies>,
+    clock: Arc<Clock>,
     outbox: mpsc::Sender<Outgoing>,
     tasks: Mutex<Option<Tasks>>,
 }
@@ -103,12 +105,16 @@ impl Client {
     pub async fn open_with(broker: Arc<dyn Broker>, options: Options) -> Result<Client> {
         let inbox = broker.inbox().await?;
         let replies = Arc::new(Replies::new(options.max_in_flight));
+        let clock = Arc::new(Clock::new(broker.clone()));
+        // What the clocks say is worth no failure: a broker that is away is told of by who needs it.
+        let _ = clock.compare().await;
         let (outbox, queue) = mpsc::channel(QUEUE);
         let (stop_sending, stop_reading) = (CancellationToken::new(), CancellationToken::new());
         let tasks = Tasks {
             sender: tokio::spawn(sender::run(
                 Partitions::new(broker),
                 replies.clone(),
+                clock.clone(),
                 queue,
                 stop_sending.clone(),
             )),
@@ -127,6 +133,7 @@ impl Client {
             address: inbox.address.to_byte_string(),
             options,
             replies,
+            clock,
             outbox,
             tasks: Mutex::new(Some(tasks)),
         };
@@ -138,6 +145,12 @@ impl Client {
     /// Where answers to this client arrive: the inbox that is its own.
     pub fn address(&self) -> &ByteString {
         &self.shared.address
+    }
+
+    /// What the broker's wall clock says, in milliseconds since 1970, as far as it is known here: deadlines travel on it, and
+    /// this machine's own may be hours away from it.
+    pub fn broker_unix_ms(&self) -> u64 {
+        self.shared.clock.broker_unix_ms()
     }
 
     /// Begins a request of type `kind` to `topic`: await it for the answer.
@@ -159,7 +172,7 @@ impl Client {
     }
 
     /// Sends `message` as it is, except for its `reply`, and waits until `deadline` for the answer; the lowest level,
-    /// for gateways. The deadline in its `meta` is the caller's to set.
+    /// for gateways. The deadline in its `meta` is the caller's to set, [on the broker's clock](Client::broker_unix_ms).
     ///
     /// A failure of kind [`Unavailable`](ErrorKind::Unavailable) means that nothing was sent, and
     /// [`Unknown`](ErrorKind::Unknown) that it may be handled all the same; with code `no-reply-in-time` the deadline

@@ -63,7 +63,8 @@ impl<'a> RequestBuilder<'a> {
             .min(self.deadline)
             .min(Deadline::inherited());
         let mut draft = self.draft;
-        draft.meta.exp = deadline.unix_ms();
+        let ahead = self.client.shared.clock.ahead();
+        draft.meta.exp = deadline.on_clock_ahead(-ahead).unix_ms();
         let append = draft.compose()?;
         let until = tokio::time::Instant::now() + deadline.remaining().unwrap_or(timeout);
         let message = self
@@ -143,8 +144,12 @@ impl<'a> IntoFuture for SendBuilder<'a> {
 
     fn into_future(self) -> Self::IntoFuture {
         async move {
-            let append = self.draft.compose()?;
-            self.client.store(append).await
+            let mut draft = self.draft;
+            let ahead = self.client.shared.clock.ahead();
+            draft.meta.exp = Deadline::from(draft.meta.exp)
+                .on_clock_ahead(-ahead)
+                .unix_ms();
+            self.client.store(draft.compose()?).await
         }
         .boxed()
     }

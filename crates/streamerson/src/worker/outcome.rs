@@ -6,17 +6,18 @@
 //!
 //! Only a success is an effect that is remembered: after a failure, the same thing may be tried again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use streamerson_core::meta::DeadLetter;
 use streamerson_core::retry::{Decision, RetryPolicy};
-use streamerson_core::time::unix_ms;
 use streamerson_core::{
     Append, Message, Meta, Name, Once, Receipt, Result, Settlement, Topic, dead_letter,
 };
 
 use super::stats::{Counters, WorkerStats};
+use crate::clock::Clock;
 use crate::draft::Draft;
 use crate::handler::Terms;
 use crate::reply::Source;
@@ -36,6 +37,8 @@ pub(super) struct Rules {
     pub(super) epoch: u64,
     /// Where dead letters are counted by their reason.
     pub(super) counters: Counters,
+    /// Ages and deadlines are judged by the broker's.
+    pub(super) clock: Arc<Clock>,
 }
 
 /// Why a message is not handled.
@@ -55,16 +58,14 @@ pub(super) struct Moment {
     pub(super) chance: f64,
 }
 
-impl Moment {
-    pub(super) fn now() -> Moment {
+impl Rules {
+    pub(super) fn moment(&self) -> Moment {
         Moment {
-            unix_ms: unix_ms(),
+            unix_ms: self.clock.broker_unix_ms(),
             chance: rand::random(),
         }
     }
-}
 
-impl Rules {
     /// Why `message` must not be handled, looked at before its handler runs: what kills its worker must not do so for ever.
     pub(super) fn refusal(&self, message: &Message, attempt: u32) -> Option<Refusal> {
         let terms = self.terms(message);
@@ -260,6 +261,7 @@ fn outputs(message: &Message, source: Source, publish: Vec<Draft>) -> Result<Vec
 mod tests {
     use super::*;
     use crate::{Forward, Json, NoReply, Publish};
+    use streamerson_core::memory::MemoryBroker;
     use streamerson_core::{Outcome, Position};
 
     const MOMENT: Moment = Moment {
@@ -281,6 +283,7 @@ mod tests {
             agreements: Agreements::default(),
             epoch: 0,
             counters: Counters::default(),
+            clock: Arc::new(Clock::new(Arc::new(MemoryBroker::new()))),
         }
     }
 

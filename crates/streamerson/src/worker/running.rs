@@ -22,7 +22,7 @@ use tower::Service;
 use super::caution::Caution;
 use super::handling;
 use super::held::Held;
-use super::outcome::{Moment, Rules};
+use super::outcome::Rules;
 use super::rate::Rate;
 use super::settling::Ended;
 use super::stats::{Counters, WorkerStats};
@@ -31,6 +31,9 @@ use crate::{IntoReply, Problem, Reply, Request};
 
 /// The most deliveries asked for at once.
 const BATCH: usize = 256;
+
+/// Clocks are compared no more often than this.
+const COMPARE_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long a handler that was stopped may take to notice.
 const STOPPING: Duration = Duration::from_secs(1);
@@ -73,6 +76,8 @@ pub(super) struct Work {
     settlements: Vec<Ended>,
     stats: WorkerStats,
     caution: Caution,
+    /// When the clocks were last compared.
+    compared: Option<Instant>,
 }
 
 /// How the handling of one message ended.
@@ -93,6 +98,8 @@ where
         member: &mut dyn Member,
         stop: &CancellationToken,
     ) -> Stopped {
+        // A broker that is away is told of by the first read.
+        let _ = self.rules.clock.compare().await;
         // The tasks that keep leases and settle begin first: a handler that blocks could keep them from it.
         tokio::task::yield_now().await;
         let mut backoff = Backoff::new();
@@ -125,6 +132,10 @@ where
         member: &mut dyn Member,
         stop: &CancellationToken,
     ) -> Result<bool, Error> {
+        if self.rules.clock.is_due() {
+            let clock = self.rules.clock.clone();
+            drop(tokio::spawn(async move { clock.compare().await }));
+        }
         // While there is always more to take, nobody waits for these below.
         self.conclude_ended();
         self.start_waiting().await;
@@ -206,14 +217,15 @@ where
         let (position, attempt) = (receipt.position(), receipt.attempt());
         let topic = self.rules.topic.clone();
         let epoch = self.rules.epoch;
-        let request = match Request::delivered(topic, message.clone(), position, attempt, epoch) {
+        let mut request = match Request::delivered(topic, message.clone(), position, attempt, epoch)
+        {
             Ok(request) => request,
             Err(error) => {
                 let problem = Problem::bad_request(error.code(), error.detail().to_owned());
                 return self.settle(&message, receipt, problem.into_reply());
             }
         };
-        if request.deadline().has_passed(unix_ms()) {
+        if self.has_passed(&mut request).await {
             self.work.stats.expired += 1;
             let settlement = Settlement::complete(receipt);
             self.work.settlements.push(Ended::new(&message, settlement));
@@ -221,9 +233,9 @@ where
         }
         if let Some(refusal) = self.rules.refusal(&message, attempt) {
             let stats = &mut self.work.stats;
-            let settlement = self
-                .rules
-                .refuse(&message, receipt, refusal, Moment::now(), stats);
+            let settlement =
+                self.rules
+                    .refuse(&message, receipt, refusal, self.rules.moment(), stats);
             self.work.settlements.push(Ended::new(&message, settlement));
             return;
         }
@@ -257,6 +269,29 @@ where
         }
     }
 
+    /// Whether nobody waits any more. When it seems so, that may be because of this machine's clock: the broker's decides, and
+    /// the deadline is put on the clock that handlers see.
+    async fn has_passed(&mut self, request: &mut Request) -> bool {
+        let (told, clock) = (request.deadline(), &self.rules.clock);
+        let here = told.on_clock_ahead(clock.ahead());
+        request.set_deadline(here);
+        if !here.has_passed(unix_ms()) {
+            return false;
+        }
+        // One answer is for all that are looked at in one go.
+        let recent = self.work.compared.filter(|at| at.elapsed() < COMPARE_AGAIN);
+        let ahead = match recent {
+            Some(_) => clock.ahead(),
+            None => {
+                self.work.compared = Some(Instant::now());
+                clock.compare().await.unwrap_or_else(|_| clock.ahead())
+            }
+        };
+        let here = told.on_clock_ahead(ahead);
+        request.set_deadline(here);
+        here.has_passed(unix_ms())
+    }
+
     /// Concludes what has ended; also what ends while this task lets others go first, so that they are settled together.
     async fn gather(&mut self, first: Result<Handled, JoinError>) {
         self.conclude(first);
@@ -286,9 +321,13 @@ where
 
     fn settle(&mut self, message: &Message, receipt: Receipt, reply: Reply) {
         self.held.end(receipt.position());
-        let settlement =
-            self.rules
-                .settlement(message, receipt, reply, Moment::now(), &mut self.work.stats);
+        let settlement = self.rules.settlement(
+            message,
+            receipt,
+            reply,
+            self.rules.moment(),
+            &mut self.work.stats,
+        );
         let ended = Ended::new(message, settlement);
         self.work.settlements.push(ended);
     }

@@ -27,6 +27,7 @@ use super::settings::Settings;
 use super::topics::{Topics, panicked};
 use super::{Worker, settling};
 use crate::backoff::Backoff;
+use crate::clock::Clock;
 use crate::partitions::Partitions;
 use crate::router::Agreements;
 use crate::{Reply, Request};
@@ -310,6 +311,7 @@ where
         agreements: Agreements::of(&service),
         epoch,
         counters: settings.counters.clone(),
+        clock: Arc::new(Clock::new(settings.broker.clone())),
     });
     let settling = settling::run(
         shared.partitions.settler(member.settler()),

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::held::Held;
-use super::outcome::{Moment, Rules};
+use super::outcome::Rules;
 use super::stats::WorkerStats;
 use crate::backoff::Backoff;
 use crate::{IntoReply, Problem};
@@ -173,7 +173,7 @@ impl Ended {
         if let Some(message) = self.message.take() {
             let receipt = Receipt::new(self.position, self.attempt);
             stats.dead += 1;
-            outputs.push(rules.dead_letter(&message, &receipt, &problem(), Moment::now()));
+            outputs.push(rules.dead_letter(&message, &receipt, &problem(), rules.moment()));
         }
         self.replaced = true;
         true
