@@ -60,7 +60,7 @@ enum Slot<T> {
 }
 
 impl<T> Lanes<T> {
-    /// Empty lanes, which have room for `most` messages and `most_bytes` that wait to start.
+    /// Empty lanes, which have room for `most` messages, and a part in a room of `most_bytes` for what waits to start.
     pub fn new(most: usize, most_bytes: usize) -> Lanes<T> {
         Lanes {
             lanes: HashMap::new(),
@@ -193,13 +193,15 @@ impl<T> Lanes<T> {
         self.awaited
     }
 
-    /// How many more messages to ask for: as many as there is room for, by the sizes of late.
-    pub fn room(&self) -> usize {
-        if self.bytes >= self.most_bytes {
+    /// How many more messages to ask for: as many as there is room for, by the sizes of late. The room in bytes is shared by
+    /// `sharers` lanes in equal parts, so that one that is full takes nothing from the others.
+    pub fn room(&self, sharers: usize) -> usize {
+        let most_bytes = (self.most_bytes / sharers.max(1)).max(1);
+        if self.bytes >= most_bytes {
             return 0;
         }
         // Sizes are known only when messages are there: by those of late. One passes, however large.
-        let fitting = (self.most_bytes - self.bytes) / self.expected.max(1);
+        let fitting = (most_bytes - self.bytes) / self.expected.max(1);
         self.most
             .saturating_sub(self.keys.len())
             .min(fitting.max(1))
@@ -343,29 +345,40 @@ mod tests {
     fn room_is_bounded_in_messages_and_in_bytes() {
         let mut lanes = Lanes::new(3, 100);
         lanes.add(at(1), "a", 30, 1);
-        assert_eq!(lanes.room(), 2);
+        assert_eq!(lanes.room(1), 2);
         lanes.add(at(2), "a", 60, 2);
-        assert_eq!(lanes.room(), 1);
+        assert_eq!(lanes.room(1), 1);
         lanes.start();
         assert_eq!(
-            lanes.room(),
+            lanes.room(1),
             1,
             "no more of 60 bytes than one fits beside one"
         );
         lanes.add(at(3), "b", 60, 3);
-        assert_eq!(lanes.room(), 0);
+        assert_eq!(lanes.room(1), 0);
+    }
+
+    #[test]
+    fn who_shares_the_room_has_an_equal_part_of_it_and_always_that_of_one_message() {
+        let mut lanes = Lanes::new(100, 1000);
+        lanes.add(at(1), "a", 100, 1);
+        assert_eq!((lanes.room(1), lanes.room(4)), (9, 1));
+        lanes.add(at(2), "a", 150, 2);
+        assert_eq!((lanes.room(1), lanes.room(4)), (5, 0));
+        let none: Lanes<u64> = Lanes::new(100, 0);
+        assert_eq!((none.room(1), none.room(4)), (1, 1));
     }
 
     #[test]
     fn what_is_asked_for_first_is_little_and_then_goes_by_the_sizes_that_come() {
         let mut lanes = Lanes::new(1000, 16 << 20);
-        assert_eq!(lanes.room(), 16);
+        assert_eq!(lanes.room(1), 16);
         for n in 1..=16 {
             assert!(lanes.add(at(n), n.to_string(), 100, n));
         }
-        assert!(lanes.room() > 100, "{}", lanes.room());
+        assert!(lanes.room(1) > 100, "{}", lanes.room(1));
         lanes.add(at(17), "large", 8 << 20, 17);
-        assert_eq!(lanes.room(), 1);
+        assert_eq!(lanes.room(1), 1);
     }
 
     proptest! {

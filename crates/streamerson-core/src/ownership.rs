@@ -322,6 +322,11 @@ impl Ownership {
         serving.map(|(partition, owned)| (*partition, owned.epoch))
     }
 
+    /// How many partitions are this member's to serve, among all that were heard of lately.
+    pub fn share(&self) -> usize {
+        self.share
+    }
+
     /// The members that have a seat and were heard of lately, by name.
     pub fn members(&self) -> &[Name] {
         &self.members

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use streamerson::core::{Append, Broker, ErrorKind};
+use streamerson::core::{Append, Broker, ErrorKind, Meta, Topic, partition};
 use streamerson::{Attempt, Client, Message, Router, State};
 use support::{Faulty, Gate, Serving, dead_letter, soon, topic, until};
 
@@ -108,6 +108,92 @@ mod prefetch {
         }
         gate.release(1000);
         until(|| serving.stats().handled == 1000).await;
+        serving.stop().await.unwrap();
+    }
+}
+
+mod prefetch_of_ordered_topics {
+    use super::*;
+
+    const PARTITIONS: u32 = 8;
+
+    fn part(number: u32) -> Topic {
+        partition::topic(&topic("orders"), number).unwrap()
+    }
+
+    /// `n` messages of about `size` bytes for each partition, of one key each: all but the first wait.
+    async fn fill(broker: &Faulty, n: usize, size: usize) {
+        for number in 0..PARTITIONS {
+            let key = number.to_string();
+            let meta = Meta {
+                key: Some(key),
+                ..Meta::default()
+            };
+            let messages = large(n, size).map(|message| message.with_meta(&meta));
+            append(broker, part(number).as_str(), messages).await;
+        }
+    }
+
+    /// How many messages the worker holds.
+    async fn held(broker: &Faulty) -> u64 {
+        let mut held = 0;
+        for number in 0..PARTITIONS {
+            // Nobody may have joined it yet.
+            let groups = broker.stats(&part(number)).await.unwrap().groups;
+            held += groups.iter().map(|group| group.pending).sum::<u64>();
+        }
+        held
+    }
+
+    async fn held_at_least(broker: &Faulty, n: u64) {
+        soon(async {
+            while held(broker).await < n {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    /// A worker with more handlers than keys, so that it goes on reading.
+    fn serve(broker: &Faulty, gate: &Gate, bytes: usize) -> Serving {
+        Serving::with(shared(broker), gate.router(), |worker| {
+            let worker = worker.ordered_topic("orders", PARTITIONS);
+            worker.prefetch_bytes(bytes)
+        })
+    }
+
+    #[tokio::test]
+    async fn bytes_bound_what_waits_in_all_partitions_together() {
+        let broker = Faulty::default();
+        let gate = Gate::new();
+        fill(&broker, 50, 1000).await;
+        let serving = serve(&broker, &gate, 80_000);
+        held_at_least(&broker, 10 * 8).await;
+        for ended in 0..200 {
+            // Those that run, those that wait, and those that ended and may not be settled yet.
+            assert!(held(&broker).await <= 8 + 80 + 8);
+            gate.release(1);
+            until(|| gate.begun() > 8 + ended).await;
+        }
+        gate.release(400);
+        until(|| serving.stats().handled == 400).await;
+        serving.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_message_larger_than_the_bound_passes_alone_in_each_partition() {
+        let broker = Faulty::default();
+        let gate = Gate::new();
+        fill(&broker, 5, 10_000).await;
+        let serving = serve(&broker, &gate, 5000);
+        held_at_least(&broker, 2 * 8).await;
+        for ended in 0..32 {
+            assert!(held(&broker).await <= 3 * 8);
+            gate.release(1);
+            until(|| gate.begun() > 8 + ended).await;
+        }
+        gate.release(8);
+        until(|| serving.stats().handled == 40).await;
         serving.stop().await.unwrap();
     }
 }

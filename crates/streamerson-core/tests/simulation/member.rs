@@ -275,7 +275,7 @@ impl Member {
                     .into_iter()
                     .for_each(|(position, key)| part.lanes.expect(position, key));
             }
-            let room = match part.lanes.room() {
+            let room = match part.lanes.room(1) {
                 0 if part.lanes.awaited() > 0 => 1,
                 room => room.min(6),
             };

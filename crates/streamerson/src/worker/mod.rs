@@ -196,7 +196,7 @@ impl Worker {
         })
     }
 
-    /// How many messages to take beyond those being handled, per topic; none by default, because what waits here could
+    /// How many messages to take beyond those being handled, per queued topic; none by default, because what waits here could
     /// be handled by another member. Worth it when handlers are short and the broker is far away.
     pub fn prefetch(self, prefetch: usize) -> Worker {
         self.set(|settings| {
@@ -206,7 +206,8 @@ impl Worker {
     }
 
     /// How many bytes of messages may wait here for a handler, per topic; 16 MiB by default. A larger message still comes,
-    /// alone. Sizes are known only once messages have come: the worker goes by those it has seen of late.
+    /// alone. Sizes are known only once messages have come: the worker goes by those it has seen of late. In an
+    /// [ordered topic](Worker::ordered_topic) it is what may wait in all of its partitions together, for a handler or for its key.
     pub fn prefetch_bytes(self, bytes: usize) -> Worker {
         self.set(|settings| {
             settings.prefetch_bytes = bytes;

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
@@ -19,15 +20,38 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::takeover::{self, Expected};
+use crate::worker::settings::Settings;
 
 /// How many messages of one partition may be here, whatever their keys wait for.
 const MOST: usize = 1000;
 
-/// How large what waits of one partition may be.
-const MOST_BYTES: usize = 16 << 20;
-
 /// What a message is given beyond its due time, because the clocks of the broker and of this process differ in speed.
 const SLACK: Duration = Duration::from_millis(5);
+
+/// What the partitions of a topic that one worker owns have together.
+pub(super) struct Common {
+    /// How many handlers may run at a time.
+    permits: Arc<Semaphore>,
+    /// How large what waits may be.
+    most_bytes: usize,
+    /// How many partitions share that.
+    sharers: AtomicUsize,
+}
+
+impl Common {
+    pub(super) fn new(settings: &Settings) -> Common {
+        Common {
+            permits: Arc::new(Semaphore::new(settings.concurrency)),
+            most_bytes: settings.prefetch_bytes,
+            sharers: AtomicUsize::new(0),
+        }
+    }
+
+    /// From now on, so many partitions share the room in bytes.
+    pub(super) fn divide(&self, sharers: usize) {
+        self.sharers.store(sharers, Ordering::Relaxed);
+    }
+}
 
 /// The owner of a partition, as a member of its group.
 pub(super) struct LanedMember {
@@ -35,8 +59,7 @@ pub(super) struct LanedMember {
     broker: Arc<dyn Broker>,
     membership: Membership,
     shared: Arc<Shared>,
-    /// How many handlers may run at a time, over all partitions of the topic.
-    permits: Arc<Semaphore>,
+    common: Arc<Common>,
     drain: CancellationToken,
     drained: CancellationToken,
     /// It may not know all that was delivered.
@@ -71,13 +94,13 @@ impl LanedMember {
     pub(super) async fn join(
         broker: Arc<dyn Broker>,
         membership: Membership,
-        permits: Arc<Semaphore>,
+        common: Arc<Common>,
         drain: CancellationToken,
         drained: CancellationToken,
     ) -> Result<LanedMember> {
         let inner = broker.join(membership.clone()).await?;
         let state = State {
-            lanes: Lanes::new(MOST, MOST_BYTES),
+            lanes: Lanes::new(MOST, common.most_bytes),
             running: HashMap::new(),
             due: HashMap::new(),
             again: Vec::new(),
@@ -93,7 +116,7 @@ impl LanedMember {
                 changed: Notify::new(),
                 lease,
             }),
-            permits,
+            common,
             drain,
             drained,
             unsure: true,
@@ -117,7 +140,7 @@ impl LanedMember {
         while started.len() < max && state.lanes.startable() > 0 {
             let permit = first
                 .take()
-                .or_else(|| self.permits.clone().try_acquire_owned().ok());
+                .or_else(|| self.common.permits.clone().try_acquire_owned().ok());
             let Some(permit) = permit else { break };
             let Some((position, delivery)) = state.lanes.start() else {
                 break;
@@ -139,13 +162,14 @@ impl LanedMember {
                 _ => Need::Permit,
             };
         }
-        if self.permits.available_permits() == 0 {
+        if self.common.permits.available_permits() == 0 {
             return Need::Permit;
         }
         if state.lanes.startable() > 0 {
             return Need::Permit;
         }
-        match state.lanes.room() {
+        let sharers = self.common.sharers.load(Ordering::Relaxed);
+        match state.lanes.room(sharers) {
             0 if awaits => {
                 let due = state.due.values().min().copied();
                 let due = due.unwrap_or_else(Instant::now);
@@ -260,7 +284,7 @@ impl Member for LanedMember {
                 let need = self.need(max.max(1));
                 let (check_at, drain) = (self.check_at, self.drain.clone());
                 let draining = drain.is_cancelled();
-                let (inner, permits) = (&mut self.inner, self.permits.clone());
+                let (inner, permits) = (&mut self.inner, self.common.permits.clone());
                 let work = async move {
                     match need {
                         Need::More(room) => inner.next(room).await.map(|taken| (taken, false)),

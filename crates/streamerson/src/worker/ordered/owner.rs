@@ -8,13 +8,14 @@ use streamerson_core::ownership::{Change, Ownership, Step};
 use streamerson_core::time::{Monotonic, millis};
 use streamerson_core::{Error, Result, Topic};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower::Service;
 
 use super::leases::OwnerLeases;
+use super::member::Common;
 use super::{forward, partition};
 use crate::worker::heartbeat::Pulse;
 use crate::worker::janitor::Janitor;
@@ -34,7 +35,7 @@ pub(super) struct Owner<S> {
     service: S,
     ownership: Ownership,
     clock: Monotonic,
-    permits: Arc<Semaphore>,
+    common: Arc<Common>,
     serving: BTreeMap<u32, Serving>,
     /// Of the topic as a whole: forwarding what is sent there, and cleaning.
     whole: Option<[AbortOnDropHandle<()>; 2]>,
@@ -83,7 +84,7 @@ where
             leases,
             service,
             clock: Monotonic::start(),
-            permits: Arc::new(Semaphore::new(settings.concurrency)),
+            common: Arc::new(Common::new(settings)),
             serving: BTreeMap::new(),
             whole: None,
             is_away: false,
@@ -149,6 +150,7 @@ where
             Ok(seats) => {
                 self.is_away = false;
                 self.ownership.attended(asked, self.clock.now(), &seats);
+                self.divide_room();
             }
             Err(error) => {
                 self.miss(&error);
@@ -230,7 +232,7 @@ where
             self.shared.clone(),
             membership,
             self.service.clone(),
-            self.permits.clone(),
+            self.common.clone(),
             drain.clone(),
             renewed.clone(),
         );
@@ -252,6 +254,7 @@ where
             _cleaning: AbortOnDropHandle::new(self.runtime.spawn(cleaning)),
         };
         self.serving.insert(partition, serving);
+        self.divide_room();
         if partition == 0 {
             self.forward()?;
         }
@@ -286,7 +289,16 @@ where
         if partition == 0 {
             self.whole = None;
         }
-        self.serving.remove(&partition).is_some()
+        let was_served = self.serving.remove(&partition).is_some();
+        self.divide_room();
+        was_served
+    }
+
+    /// Gives each partition its part of the room in bytes; also those that are still to come, so that the first do not take it
+    /// all.
+    fn divide_room(&self) {
+        self.common
+            .divide(self.serving.len().max(self.ownership.share()));
     }
 
     /// The work on a partition ended by itself: it was drained, or its membership is gone. In both cases the lease is

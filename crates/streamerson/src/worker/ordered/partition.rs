@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamerson_core::{ErrorKind, Membership, Result};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::member::{Keeper, LanedMember};
+use super::member::{Common, Keeper, LanedMember};
 use crate::backoff::Backoff;
 use crate::worker::running::Stopped;
 use crate::worker::serve::{Shared, serve_member};
@@ -21,7 +21,7 @@ pub(super) async fn serve<S>(
     shared: Arc<Shared>,
     membership: Membership,
     service: S,
-    permits: Arc<Semaphore>,
+    common: Arc<Common>,
     drain: CancellationToken,
     renewed: Arc<Notify>,
 ) -> Stopped
@@ -33,7 +33,7 @@ where
     let epoch = membership.fence.as_ref().map_or(0, |fence| fence.epoch);
     let drained = CancellationToken::new();
     let member = tokio::select! {
-        joined = join(&shared, membership, permits, drain.clone(), drained.clone()) => joined,
+        joined = join(&shared, membership, common, drain.clone(), drained.clone()) => joined,
         () = drain.cancelled() => return Stopped::Asked,
     };
     let member = match member {
@@ -57,7 +57,7 @@ where
 async fn join(
     shared: &Shared,
     membership: Membership,
-    permits: Arc<Semaphore>,
+    common: Arc<Common>,
     drain: CancellationToken,
     drained: CancellationToken,
 ) -> Result<LanedMember> {
@@ -66,7 +66,7 @@ async fn join(
         let joined = LanedMember::join(
             shared.settings.broker.clone(),
             membership.clone(),
-            permits.clone(),
+            common.clone(),
             drain.clone(),
             drained.clone(),
         );
