@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use streamerson_core::time::{Monotonic, unix_ms};
-use streamerson_core::{Broker, Result};
+use streamerson_core::{Broker, Error, Result};
 
 /// How long a comparison counts.
 const FRESH: Duration = Duration::from_secs(10);
+
+/// How long the broker may take to tell the time.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Less than this is the way to the broker and back, and no difference.
 const SAME: u64 = 1_000;
@@ -59,7 +62,8 @@ impl Clock {
     /// known holds.
     pub(crate) async fn compare(&self) -> Result<i64> {
         let (begun, before) = (Instant::now(), unix_ms());
-        let theirs = self.broker.time().await?;
+        let asked = tokio::time::timeout(PATIENCE, self.broker.time()).await;
+        let theirs = asked.unwrap_or_else(|_| Err(unanswered()))?;
         self.compared.store(self.clock.now(), Ordering::Relaxed);
         let ours = before + begun.elapsed().as_millis() as u64 / 2;
         let ahead = match ours.cast_signed().saturating_sub(theirs.cast_signed()) {
@@ -75,6 +79,10 @@ impl Clock {
         }
         Ok(ahead)
     }
+}
+
+fn unanswered() -> Error {
+    Error::unavailable("broker-silent", "the broker did not tell its time")
 }
 
 #[cfg(test)]

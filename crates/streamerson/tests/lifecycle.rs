@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use streamerson::core::{Append, Broker, ErrorKind, Lease, Leases, Name};
+use streamerson::worker::WorkerHandle;
 use streamerson::{Message, Router};
 use support::{Fault, Faulty, Gate, Serving, away, topic, until};
+use tokio::time::Instant;
 
 const LEASE: Duration = Duration::from_millis(200);
 
@@ -247,5 +249,69 @@ mod seats {
         let lease = broker.leases(&work).await.unwrap().remove(0);
         assert_ne!(lease.holder, thief);
         serving.stop().await.unwrap();
+    }
+}
+
+/// All of it is bounded by the time for handlers and five seconds, by the worker's own clock.
+mod an_end {
+    use super::*;
+
+    const DRAIN: Duration = Duration::from_secs(20);
+    /// Timers may be late by a millisecond.
+    const BOUND: Duration = Duration::from_millis(25_002);
+
+    /// A worker that also works on the ordered topic `orders`, where a handler holds a message; in all, `held` do.
+    async fn holding(broker: &Faulty, gate: &Gate, held: usize) -> (Serving, WorkerHandle) {
+        let mut handle = None;
+        let serving = Serving::with(shared(broker), gate.router(), |worker| {
+            handle = Some(worker.handle());
+            // The broker has a clock of its own: nothing is to run out there.
+            let worker = worker.lease(Duration::from_secs(3600));
+            worker.ordered_topic("orders", 1).drain(DRAIN)
+        });
+        let message = Append::new(topic("orders.0"), Message::new("hold", "1"));
+        broker.append(vec![message]).await.remove(0).unwrap();
+        until(|| gate.begun() == held).await;
+        (serving, handle.unwrap())
+    }
+
+    /// How long `end` takes, by a clock that goes on at once when there is nothing to do.
+    async fn time<F: Future>(end: F) -> (F::Output, Duration) {
+        tokio::time::pause();
+        let begun = Instant::now();
+        let ended = end.await;
+        let took = begun.elapsed();
+        tokio::time::resume();
+        (ended, took)
+    }
+
+    #[tokio::test]
+    async fn is_in_time_although_a_handler_never_ends() {
+        let broker = Faulty::default();
+        let gate = Gate::new();
+        append(&broker, 1, "hold").await;
+        let (serving, handle) = holding(&broker, &gate, 2).await;
+        let (removed, took) = time(handle.remove_topic("orders")).await;
+        assert!(removed.unwrap() && took <= BOUND, "{took:?}");
+        let (stopped, took) = time(serving.stopped()).await;
+        assert!(stopped.is_ok() && took <= BOUND, "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn is_in_time_although_the_broker_takes_no_results() {
+        let broker = Faulty::default();
+        let gate = Gate::new();
+        // More than may wait to be repeated.
+        append(&broker, 5000, "echo").await;
+        *broker.faults.settle.lock() = vec![Fault::Refused(away()); 100_000];
+        let (serving, handle) = holding(&broker, &gate, 1).await;
+        for of in ["orders", "work"] {
+            let (removed, took) = time(handle.remove_topic(of)).await;
+            assert!(removed.unwrap() && took <= BOUND, "{of}: {took:?}");
+        }
+        let handled = serving.stats().handled;
+        assert!(handled > 1024, "only {handled} were to be settled");
+        let (stopped, took) = time(serving.stopped()).await;
+        assert!(stopped.is_ok() && took <= BOUND, "{took:?}");
     }
 }

@@ -5,14 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::settings::Settings;
+use super::stats::{Counters, WorkerStats};
+use super::stop::Stop;
 use streamerson_core::janitor::{Loss, losses};
 use streamerson_core::retention::Retention;
 use streamerson_core::stats::TopicStats;
 use streamerson_core::{Broker, ErrorKind, Name, Result, Topic};
-use tokio_util::sync::CancellationToken;
-
-use super::settings::Settings;
-use super::stats::{Counters, WorkerStats};
 
 const PERIOD: Duration = Duration::from_secs(30);
 
@@ -58,14 +57,14 @@ impl Janitor {
     }
 
     /// Cleans now and then, until `stop`.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    pub(super) async fn run(mut self, stop: Stop) {
         let mut on_duty = false;
         loop {
             // Spread over the period, so that the workers of a fleet do not ask all at once.
             let pause = PERIOD.mul_f64(0.5 + rand::random::<f64>());
             tokio::select! {
                 () = tokio::time::sleep(pause) => (),
-                () = stop.cancelled() => break,
+                () = stop.asked() => break,
             }
             match self.round().await {
                 Ok(was_on_duty) => on_duty = was_on_duty,

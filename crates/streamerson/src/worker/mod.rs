@@ -25,6 +25,7 @@ mod serve;
 mod settings;
 mod settling;
 mod stats;
+mod stop;
 mod topics;
 
 use std::convert::Infallible;
@@ -291,7 +292,8 @@ impl Worker {
         })
     }
 
-    /// How long handlers may take to end at a graceful shutdown; 10 seconds by default.
+    /// How long handlers may take to end at a graceful shutdown; 10 seconds by default. Settling and leaving take up to five seconds
+    /// more, and never longer, also when the broker is away: what is still held then goes to other members.
     pub fn drain(self, drain: Duration) -> Worker {
         self.set(|settings| {
             settings.drain = drain;

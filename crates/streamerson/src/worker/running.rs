@@ -16,7 +16,6 @@ use streamerson_core::time::unix_ms;
 use streamerson_core::{Delivery, Error, ErrorKind, Member, Message, Receipt, Settlement};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
-use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::caution::Caution;
@@ -26,6 +25,7 @@ use super::outcome::Rules;
 use super::rate::Rate;
 use super::settling::Ended;
 use super::stats::{Counters, WorkerStats};
+use super::stop::Stop;
 use crate::backoff::Backoff;
 use crate::{IntoReply, Problem, Reply, Request};
 
@@ -57,7 +57,6 @@ pub(super) struct Runner<S> {
     pub(super) intake: Intake,
     pub(super) rate: Option<Arc<Rate>>,
     pub(super) handler_timeout: Option<Duration>,
-    pub(super) drain: Duration,
     pub(super) held: Arc<Held>,
     pub(super) counters: Counters,
     pub(super) ended: mpsc::Sender<Vec<Ended>>,
@@ -92,12 +91,8 @@ where
     S: Service<Request, Response = Reply, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    /// Works until `stop`, or until the membership is of no use any more; ends what runs, within the bound.
-    pub(super) async fn run(
-        mut self,
-        member: &mut dyn Member,
-        stop: &CancellationToken,
-    ) -> Stopped {
+    /// Works until `stop`, or until the membership is of no use any more; ends what runs, while there is time.
+    pub(super) async fn run(mut self, member: &mut dyn Member, stop: &Stop) -> Stopped {
         // A broker that is away is told of by the first read.
         let _ = self.rules.clock.compare().await;
         // The tasks that keep leases and settle begin first: a handler that blocks could keep them from it.
@@ -116,22 +111,18 @@ where
                         }
                         _ => tokio::select! {
                             () = backoff.wait() => (),
-                            () = stop.cancelled() => (),
+                            () = stop.asked() => (),
                         },
                     }
                 }
             }
         };
-        self.finish().await;
+        self.finish(stop).await;
         stopped
     }
 
     /// Starts what waits, and takes the next deliveries if there is room. Answers whether to go on.
-    async fn turn(
-        &mut self,
-        member: &mut dyn Member,
-        stop: &CancellationToken,
-    ) -> Result<bool, Error> {
+    async fn turn(&mut self, member: &mut dyn Member, stop: &Stop) -> Result<bool, Error> {
         if self.rules.clock.is_due() {
             let clock = self.rules.clock.clone();
             drop(tokio::spawn(async move { clock.compare().await }));
@@ -147,7 +138,7 @@ where
         if room == 0 {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(false),
+                () = stop.asked() => return Ok(false),
                 Some(handled) = self.work.running.join_next() => self.gather(handled).await,
                 () = at(self.work.resume), if self.work.resume.is_some() => (),
             }
@@ -157,7 +148,7 @@ where
         let mut deliveries = loop {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(false),
+                () = stop.asked() => return Ok(false),
                 deliveries = &mut next => break deliveries?,
                 Some(handled) = self.work.running.join_next() => {
                     self.gather(handled).await;
@@ -348,9 +339,8 @@ where
         tokio::task::yield_now().await;
     }
 
-    /// Waits for what runs, within the bound. What did not begin, or does not end, goes back to the group.
-    async fn finish(mut self) {
-        let bound = self.drain;
+    /// Waits for what runs, while there is time for it. What did not begin, or does not end, goes back to the group.
+    async fn finish(mut self, stop: &Stop) {
         let running = async {
             while let Some(handled) = self.work.running.join_next().await {
                 // Who asked is answered now, not when the slowest has ended.
@@ -358,7 +348,9 @@ where
                 self.pass_on().await;
             }
         };
-        let aborted = tokio::time::timeout(bound, running).await.is_err();
+        let aborted = tokio::time::timeout_at(stop.end_by(), running)
+            .await
+            .is_err();
         if aborted {
             tracing::warn!(
                 topic = %self.rules.topic, running = self.work.running.len(),

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::future::{Future, IntoFuture};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, FutureExt, select};
 use streamerson_core::intake::Intake;
@@ -11,7 +10,6 @@ use streamerson_core::{Error, ErrorKind, Member, Membership, Result, Topic};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinError;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower::Service;
 
@@ -24,6 +22,7 @@ use super::rate::Rate;
 use super::running::{Runner, Stopped, Work};
 use super::seat::Seat;
 use super::settings::Settings;
+use super::stop::Stop;
 use super::topics::{Topics, panicked};
 use super::{Worker, settling};
 use crate::backoff::Backoff;
@@ -34,9 +33,6 @@ use crate::{Reply, Request};
 
 /// Batches of settlements that may wait for the settling task before handlers have to.
 const SETTLING_QUEUE: usize = 8;
-
-/// How long settling and leaving may take, once the handlers have ended.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// A worker about to serve: await it.
 ///
@@ -147,7 +143,6 @@ where
     S: Service<Request, Response = Reply, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let bound = settings.drain.saturating_add(FAREWELL);
     let initial = settings.topics.clone();
     let mut topics = Topics::new(Arc::new(Shared::new(settings)), service);
     for work in initial {
@@ -162,15 +157,8 @@ where
         }
     }
     topics.stop();
-    let rest = async {
-        while let Some(ended) = topics.ended().await {
-            outcome = std::mem::replace(&mut outcome, Ok(())).and(ended);
-        }
-    };
-    if tokio::time::timeout(bound, rest).await.is_err() {
-        tracing::warn!(
-            "the broker did not take the last results in time; their messages go to other members"
-        );
+    while let Some(ended) = topics.ended().await {
+        outcome = outcome.and(ended);
     }
     outcome
 }
@@ -181,7 +169,7 @@ pub(super) async fn serve_topic<S>(
     shared: Arc<Shared>,
     topic: Topic,
     service: S,
-    stop: CancellationToken,
+    stop: Stop,
     mut joined: Option<oneshot::Sender<Result<()>>>,
 ) -> Result<()>
 where
@@ -196,17 +184,17 @@ where
     let ended = loop {
         let begun = Instant::now();
         // Ends with the topic, or with the seat.
-        let ending = stop.child_token();
+        let ending = stop.child();
         let joining = async {
             let keeping = match &seat {
-                Some(seat) => Some(seat.take(&shared.heartbeat, ending.clone()).await?),
+                Some(seat) => Some(seat.take(&shared.heartbeat, ending.token()).await?),
                 None => None,
             };
             Ok((join(settings, &topic).await?, keeping))
         };
         let member = tokio::select! {
             member = joining => Some(member),
-            () = ending.cancelled() => None,
+            () = ending.asked() => None,
         };
         let stopped = match (member, joined.take()) {
             (None, waiting) => {
@@ -226,7 +214,7 @@ where
             }
         };
         let lost = match (stopped, &seat) {
-            (Stopped::Asked, Some(seat)) if !stop.is_cancelled() => seat.taken(),
+            (Stopped::Asked, Some(seat)) if !stop.is_asked() => seat.taken(),
             (Stopped::Asked, _) => break Ok(()),
             (Stopped::Failed(error), _) => break Err(error),
             (Stopped::Lost(error), _) => error,
@@ -238,7 +226,7 @@ where
         }
         tokio::select! {
             () = backoff.wait() => (),
-            () = stop.cancelled() => break Ok(()),
+            () = stop.asked() => break Ok(()),
         }
     };
     if let Some(joined) = joined {
@@ -247,7 +235,7 @@ where
     }
     if let Some(seat) = seat {
         // Otherwise it ends with its lease.
-        let _ = tokio::time::timeout(FAREWELL, seat.leave()).await;
+        let _ = tokio::time::timeout_at(stop.leave_by(), seat.leave()).await;
     }
     if ended.is_ok() {
         // It was asked to end too, and gives its duty up.
@@ -286,7 +274,7 @@ pub(super) async fn serve_member<S>(
     service: S,
     mut member: Box<dyn Member>,
     epoch: u64,
-    stop: &CancellationToken,
+    stop: &Stop,
 ) -> Stopped
 where
     S: Service<Request, Response = Reply, Error = Infallible> + Clone + Send + 'static,
@@ -333,28 +321,35 @@ where
         intake: shared.intake(),
         rate: shared.rate.clone(),
         handler_timeout: settings.handler_timeout,
-        drain: settings.drain,
         held,
         counters: settings.counters.clone(),
         ended,
         work: Work::default(),
     };
     let running = Box::pin(runner.run(&mut *member, stop));
-    let (stopped, settling) = match select(running, settling).await {
-        Either::Left((stopped, settling)) => (stopped, Some(settling)),
-        Either::Right((ended, _)) => (Stopped::Failed(unsettled(ended)), None),
-    };
-    let farewell = async {
-        // The runner is gone, so that settling ends with what it was given.
-        if let Some(settling) = settling {
-            let _ = settling.await;
+    let working = async {
+        match select(running, settling).await {
+            // The runner is gone, so that settling ends with what it was given.
+            Either::Left((stopped, settling)) => {
+                let settled = tokio::time::timeout_at(stop.settle_by(), settling).await;
+                (stopped, settled.is_ok())
+            }
+            Either::Right((ended, _)) => (Stopped::Failed(unsettled(ended)), true),
         }
-        member.leave().await
     };
-    match tokio::time::timeout(FAREWELL, farewell).await {
+    let (stopped, settled) = tokio::select! {
+        biased;
+        ended = working => ended,
+        // The runner itself may wait for the broker to take what has ended.
+        () = stop.late() => (Stopped::Asked, false),
+    };
+    if !settled {
+        tracing::warn!(%topic, "the broker did not take the last results in time; their messages go to other members");
+    }
+    match tokio::time::timeout_at(stop.leave_by(), member.leave()).await {
         Ok(Ok(())) => (),
         Ok(Err(error)) => tracing::warn!(%topic, %error, "the group could not be left in order"),
-        Err(_) => tracing::warn!(%topic, "the broker did not take the last results in time"),
+        Err(_) => tracing::warn!(%topic, "the group could not be left in time"),
     }
     stopped
 }

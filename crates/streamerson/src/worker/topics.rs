@@ -8,20 +8,21 @@ use futures::future::{BoxFuture, FutureExt, Shared as SharedFuture};
 use streamerson_core::{Error, ErrorKind, Result, Topic};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tower::Service;
 
 use super::handle::{Command, ended};
 use super::ordered;
 use super::serve::{Shared, serve_topic};
 use super::settings::{WorkTopic, twice};
+use super::stop::Stop;
 use crate::{Reply, Request};
 
 /// What is served now.
 pub(super) struct Topics<S> {
     shared: Arc<Shared>,
     service: S,
-    stop: CancellationToken,
+    stop: Stop,
     tasks: JoinSet<(Topic, Result<()>)>,
     served: HashMap<Topic, Served>,
 }
@@ -31,7 +32,7 @@ type Joined = SharedFuture<BoxFuture<'static, Result<()>>>;
 struct Served {
     /// It is worked on in order.
     ordered: bool,
-    stop: CancellationToken,
+    stop: Stop,
     /// How joining it went, or will go; `None`: it is one of those that the worker began with.
     joined: Option<Joined>,
     /// Who waits for its end.
@@ -45,9 +46,9 @@ where
 {
     pub(super) fn new(shared: Arc<Shared>, service: S) -> Topics<S> {
         Topics {
+            stop: Stop::new(shared.settings.drain),
             shared,
             service,
-            stop: CancellationToken::new(),
             tasks: JoinSet::new(),
             served: HashMap::new(),
         }
@@ -66,7 +67,7 @@ where
         joined: Option<Joined>,
     ) {
         let WorkTopic { topic, partitions } = work;
-        let stop = self.stop.child_token();
+        let stop = self.stop.child();
         let served = Served {
             ordered: partitions.is_some(),
             stop: stop.clone(),
@@ -77,10 +78,21 @@ where
         let (shared, service) = (self.shared.clone(), self.service.clone());
         self.tasks.spawn(async move {
             let name = topic.clone();
-            let ended = match partitions {
-                None => serve_topic(shared, topic, service, stop, tell).await,
-                Some(partitions) => {
-                    ordered::serve(shared, topic, partitions, service, stop, tell).await
+            let within = stop.clone();
+            // A task of its own, so that a handler that blocks it cannot hold up the end.
+            let serving = AbortOnDropHandle::new(tokio::spawn(async move {
+                match partitions {
+                    None => serve_topic(shared, topic, service, within, tell).await,
+                    Some(partitions) => {
+                        ordered::serve(shared, topic, partitions, service, within, tell).await
+                    }
+                }
+            }));
+            let ended = tokio::select! {
+                ended = serving => ended.unwrap_or_else(|error| Err(panicked(&error))),
+                () = stop.over() => {
+                    tracing::warn!(topic = %name, "the topic could not be left in time; what was held there goes to other members");
+                    Ok(())
                 }
             };
             (name, ended)
@@ -92,7 +104,7 @@ where
             Command::Add { work, done } => self.add(work, done),
             Command::Remove { topic, done } => match self.served.get_mut(&topic) {
                 Some(served) => {
-                    served.stop.cancel();
+                    served.stop.ask();
                     served.waiting.push(done);
                 }
                 // Whoever asked may have gone.
@@ -105,7 +117,7 @@ where
         let topic = &work.topic;
         let known = match (work.check(), self.served.get(topic)) {
             (Err(error), _) => Err(error),
-            (_, Some(served)) if served.stop.is_cancelled() => Err(Error::new(
+            (_, Some(served)) if served.stop.is_asked() => Err(Error::new(
                 ErrorKind::Conflict,
                 "topic-leaving",
                 format!("{topic} is being removed from the worker: add it when that is done"),
@@ -142,7 +154,7 @@ where
 
     /// Asks every topic's task to end.
     pub(super) fn stop(&self) {
-        self.stop.cancel();
+        self.stop.ask();
     }
 }
 

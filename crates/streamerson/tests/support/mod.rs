@@ -95,9 +95,14 @@ impl Serving {
         soon(self.task).await.unwrap()
     }
 
-    pub async fn stop(mut self) -> Result<()> {
+    pub async fn stop(self) -> Result<()> {
+        soon(self.stopped()).await
+    }
+
+    /// The same, however long it takes.
+    pub async fn stopped(mut self) -> Result<()> {
         self.ask_to_stop();
-        self.ended().await
+        self.task.await.unwrap()
     }
 
     /// Ends it as a crash would.

@@ -17,10 +17,10 @@ use streamerson_core::{
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::takeover::{self, Expected};
 use crate::worker::settings::Settings;
+use crate::worker::stop::Stop;
 
 /// How many messages of one partition may be here, whatever their keys wait for.
 const MOST: usize = 1000;
@@ -60,8 +60,8 @@ pub(super) struct LanedMember {
     membership: Membership,
     shared: Arc<Shared>,
     common: Arc<Common>,
-    drain: CancellationToken,
-    drained: CancellationToken,
+    drain: Stop,
+    drained: Stop,
     /// It may not know all that was delivered.
     unsure: bool,
     /// When to look whether what is to come again is still there.
@@ -90,13 +90,13 @@ struct State {
 impl LanedMember {
     /// The owner under `membership`, which has a fence.
     ///
-    /// Once `drain` is cancelled, nothing new is taken; `drained` is cancelled when what could be started has been settled.
+    /// Once `drain` is asked for, nothing new is taken; `drained` is when what could be started has been settled.
     pub(super) async fn join(
         broker: Arc<dyn Broker>,
         membership: Membership,
         common: Arc<Common>,
-        drain: CancellationToken,
-        drained: CancellationToken,
+        drain: Stop,
+        drained: Stop,
     ) -> Result<LanedMember> {
         let inner = broker.join(membership.clone()).await?;
         let state = State {
@@ -155,7 +155,7 @@ impl LanedMember {
     fn need(&self, max: usize) -> Need {
         let state = self.shared.state.lock();
         let awaits = state.lanes.awaited() > 0;
-        if self.drain.is_cancelled() {
+        if self.drain.is_asked() {
             return match state.lanes.startable() {
                 0 if state.lanes.is_quiet() => Need::Nothing,
                 0 => Need::Change,
@@ -283,7 +283,7 @@ impl Member for LanedMember {
                 }
                 let need = self.need(max.max(1));
                 let (check_at, drain) = (self.check_at, self.drain.clone());
-                let draining = drain.is_cancelled();
+                let draining = drain.is_asked();
                 let (inner, permits) = (&mut self.inner, self.common.permits.clone());
                 let work = async move {
                     match need {
@@ -302,12 +302,12 @@ impl Member for LanedMember {
                     }
                 };
                 if need == Need::Nothing {
-                    self.drained.cancel();
+                    self.drained.ask();
                 }
                 tokio::select! {
                     biased;
                     () = &mut changed => (),
-                    () = drain.cancelled(), if !draining => (),
+                    () = drain.asked(), if !draining => (),
                     granted = may_run => permit = granted,
                     taken = work => match taken {
                         Ok((taken, full)) => self.take(taken, full),

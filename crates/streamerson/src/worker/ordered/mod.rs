@@ -17,10 +17,10 @@ use std::sync::Arc;
 
 use streamerson_core::{Broker, Error, ErrorKind, Result, Topic};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::serve::Shared;
+use super::stop::Stop;
 use crate::backoff::Backoff;
 use crate::{Reply, Request};
 use leases::OwnerLeases;
@@ -33,7 +33,7 @@ pub(super) async fn serve<S>(
     topic: Topic,
     partitions: u32,
     service: S,
-    stop: CancellationToken,
+    stop: Stop,
     joined: Option<oneshot::Sender<Result<()>>>,
 ) -> Result<()>
 where
@@ -47,7 +47,7 @@ where
     };
     let prepared = tokio::select! {
         prepared = prepared => prepared,
-        () = stop.cancelled() => return Ok(()),
+        () = stop.asked() => return Ok(()),
     };
     let (leases, divided) = match (prepared, joined) {
         (Ok(prepared), joined) => {
@@ -64,11 +64,11 @@ where
     if divided != partitions {
         tracing::warn!(%topic, asked = partitions, partitions = divided, "the topic is divided otherwise already, and stays so");
     }
-    let owner = Owner::new(shared.clone(), topic, divided, leases, service);
+    let owner = Owner::new(shared.clone(), topic, divided, leases, service, stop);
     // Handlers that keep the worker's own threads busy must not cost it its partitions.
     let (end, outcome) = oneshot::channel();
     let _owning = shared.heartbeat.spawn(async move {
-        let _ = end.send(owner.run(stop).await);
+        let _ = end.send(owner.run().await);
     });
     outcome.await.unwrap_or_else(|_| {
         let detail = "the task that owns the partitions failed; its log has the reason";

@@ -10,7 +10,6 @@ use streamerson_core::{Error, Result, Topic};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower::Service;
 
@@ -21,6 +20,7 @@ use crate::worker::heartbeat::Pulse;
 use crate::worker::janitor::Janitor;
 use crate::worker::running::Stopped;
 use crate::worker::serve::Shared;
+use crate::worker::stop::Stop;
 use crate::{Reply, Request};
 
 /// One member's part of an ordered topic.
@@ -34,6 +34,7 @@ pub(super) struct Owner<S> {
     leases: OwnerLeases,
     service: S,
     ownership: Ownership,
+    stop: Stop,
     clock: Monotonic,
     common: Arc<Common>,
     serving: BTreeMap<u32, Serving>,
@@ -48,7 +49,7 @@ pub(super) struct Owner<S> {
 /// A partition being served. Dropped, all work on it stops at once.
 struct Serving {
     epoch: u64,
-    drain: CancellationToken,
+    drain: Stop,
     renewed: Arc<Notify>,
     _work: AbortOnDropHandle<()>,
     _cleaning: AbortOnDropHandle<()>,
@@ -72,6 +73,7 @@ where
         partitions: u32,
         leases: OwnerLeases,
         service: S,
+        stop: Stop,
     ) -> Owner<S> {
         let settings = &shared.settings;
         let (ended, endings) = mpsc::unbounded_channel();
@@ -83,6 +85,7 @@ where
             ownership: Ownership::new(leases.me().clone(), partitions, millis(settings.lease)),
             leases,
             service,
+            stop,
             clock: Monotonic::start(),
             common: Arc::new(Common::new(settings)),
             serving: BTreeMap::new(),
@@ -94,12 +97,13 @@ where
         }
     }
 
-    /// Owns its share of the partitions until `stop`; then hands all over, in order.
-    pub(super) async fn run(mut self, stop: CancellationToken) -> Result<()> {
+    /// Owns its share of the partitions until it is to stop; then hands all over, in order.
+    pub(super) async fn run(mut self) -> Result<()> {
+        let stop = self.stop.clone();
         let mut leaving = false;
         loop {
             // Between the steps, too: with many partitions there is always one that is due.
-            if !leaving && stop.is_cancelled() {
+            if !leaving && stop.is_asked() {
                 leaving = true;
                 self.ownership.leave();
             }
@@ -116,7 +120,7 @@ where
             let wake = self.ownership.wake().map(|at| self.clock.instant(at));
             let wake = wake.map_or_else(Instant::now, Instant::from);
             tokio::select! {
-                () = stop.cancelled(), if !leaving => (),
+                () = stop.asked(), if !leaving => (),
                 Some(ended) = self.endings.recv() => self.conclude(ended)?,
                 () = tokio::time::sleep_until(wake) => (),
             }
@@ -201,7 +205,7 @@ where
     fn drain(&mut self, partition: u32) {
         tracing::info!(topic = %self.topic, partition, "handing a partition over");
         match self.serving.get(&partition) {
-            Some(serving) => serving.drain.cancel(),
+            Some(serving) => serving.drain.ask(),
             None => self.ownership.drained(partition),
         }
     }
@@ -225,7 +229,7 @@ where
         tracing::info!(topic = %self.topic, partition, epoch, "gained a partition");
         let settings = &self.shared.settings;
         let membership = self.leases.membership(settings, partition, epoch)?;
-        let drain = CancellationToken::new();
+        let drain = self.stop.child();
         let renewed = Arc::new(Notify::new());
         let cleaning = Janitor::new(settings, &membership.topic)?.run(drain.clone());
         let work = partition::serve(
@@ -270,7 +274,7 @@ where
             self.partitions,
             settings.lease,
         );
-        let cleaning = Janitor::new(settings, &self.topic)?.run(CancellationToken::new());
+        let cleaning = Janitor::new(settings, &self.topic)?.run(self.stop.child());
         self.whole = Some([
             AbortOnDropHandle::new(self.runtime.spawn(forwarding)),
             AbortOnDropHandle::new(self.runtime.spawn(cleaning)),

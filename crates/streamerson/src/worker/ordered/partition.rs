@@ -2,17 +2,16 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use streamerson_core::{ErrorKind, Membership, Result};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::member::{Common, Keeper, LanedMember};
 use crate::backoff::Backoff;
 use crate::worker::running::Stopped;
 use crate::worker::serve::{Shared, serve_member};
+use crate::worker::stop::Stop;
 use crate::{Reply, Request};
 
 /// Works under `membership` for as long as its lease lasts, or until `drain`; then it settles what runs or could start, and
@@ -22,7 +21,7 @@ pub(super) async fn serve<S>(
     membership: Membership,
     service: S,
     common: Arc<Common>,
-    drain: CancellationToken,
+    drain: Stop,
     renewed: Arc<Notify>,
 ) -> Stopped
 where
@@ -31,10 +30,10 @@ where
 {
     let topic = membership.topic.clone();
     let epoch = membership.fence.as_ref().map_or(0, |fence| fence.epoch);
-    let drained = CancellationToken::new();
+    let drained = drain.stage();
     let member = tokio::select! {
         joined = join(&shared, membership, common, drain.clone(), drained.clone()) => joined,
-        () = drain.cancelled() => return Stopped::Asked,
+        () = drain.asked() => return Stopped::Asked,
     };
     let member = match member {
         Ok(member) => member,
@@ -49,7 +48,7 @@ where
         stopped = serving => stopped,
         never = keep(&keeper, &renewed) => never,
         // Half of the time for what waits to start; the other half is for what runs then.
-        never = hurry(&drain, shared.settings.drain / 2, &drained) => never,
+        never = hurry(&drain, &drained) => never,
     }
 }
 
@@ -58,8 +57,8 @@ async fn join(
     shared: &Shared,
     membership: Membership,
     common: Arc<Common>,
-    drain: CancellationToken,
-    drained: CancellationToken,
+    drain: Stop,
+    drained: Stop,
 ) -> Result<LanedMember> {
     let mut backoff = Backoff::new();
     loop {
@@ -89,10 +88,10 @@ async fn keep(keeper: &Keeper, renewed: &Notify) -> Stopped {
     }
 }
 
-/// Ends the wait for what could still be started, `bound` after draining began.
-async fn hurry(drain: &CancellationToken, bound: Duration, drained: &CancellationToken) -> Stopped {
-    drain.cancelled().await;
-    tokio::time::sleep(bound).await;
-    drained.cancel();
+/// Ends the wait for what could still be started.
+async fn hurry(drain: &Stop, drained: &Stop) -> Stopped {
+    drain.asked().await;
+    tokio::time::sleep_until(drain.begin_by()).await;
+    drained.ask();
     std::future::pending().await
 }
