@@ -92,6 +92,8 @@ pub struct Ownership {
     hunt: Hunt,
     /// When the leases of others end, as far as they were asked for.
     ends: BTreeMap<u32, Millis>,
+    /// What failed here is not asked for before.
+    shunned: BTreeMap<u32, Millis>,
 }
 
 #[derive(Debug, Clone)]
@@ -152,6 +154,7 @@ impl Ownership {
                 soonest: Millis::MAX,
             },
             ends: BTreeMap::new(),
+            shunned: BTreeMap::new(),
         }
     }
 
@@ -254,6 +257,7 @@ impl Ownership {
         let wanted = self.wants_more() || self.follows();
         let fits = wanted && until > now;
         self.ends.remove(&partition);
+        self.shunned.remove(&partition);
         let Some(owned) = self.owned.get_mut(&partition) else {
             // Not wanted any more by the time it came: it is given back.
             let state = if fits { State::Serving } else { State::Drained };
@@ -303,6 +307,13 @@ impl Ownership {
         if let Some(owned) = self.owned.get_mut(&partition) {
             owned.state = State::Drained;
         }
+    }
+
+    /// The work on `partition` failed, and nothing runs in it: it is given up, so that others may have it, and not asked for
+    /// again before `again`.
+    pub fn failed(&mut self, partition: u32, again: Millis) {
+        self.drained(partition);
+        self.shunned.insert(partition, again);
     }
 
     /// Give up everything, in order: drain, release, leave.
@@ -383,12 +394,17 @@ impl Ownership {
         while self.hunt.seen < self.partitions {
             let partition = (self.hunt.from + self.hunt.seen) % self.partitions;
             self.hunt.seen += 1;
-            if !self.owned.contains_key(&partition) {
-                if self.hunt.seen == self.partitions {
-                    self.rest(now);
-                }
-                return Some(Step::Acquire(partition));
+            if self.owned.contains_key(&partition) {
+                continue;
             }
+            if let Some(again) = self.shunned.get(&partition).filter(|again| **again > now) {
+                self.hunt.soonest = self.hunt.soonest.min(*again);
+                continue;
+            }
+            if self.hunt.seen == self.partitions {
+                self.rest(now);
+            }
+            return Some(Step::Acquire(partition));
         }
         self.rest(now);
         None
@@ -405,9 +421,11 @@ impl Ownership {
     /// When to ask for which partition next.
     fn followed(&self) -> Option<(Millis, u32)> {
         let others = (0..self.partitions).filter(|partition| !self.owned.contains_key(partition));
-        let at = |partition| match self.ends.get(&partition) {
-            Some(end) => (end + self.courtesy(), partition),
-            None => (0, partition),
+        let at = |partition| {
+            let end = self.ends.get(&partition);
+            let free = end.map_or(0, |end| end + self.courtesy());
+            let again = self.shunned.get(&partition).copied();
+            (free.max(again.unwrap_or(0)), partition)
         };
         self.follows().then(|| others.map(at).min())?
     }
@@ -453,6 +471,35 @@ mod tests {
             }
         }
         assert_eq!(ownership.served().count(), 100);
+    }
+
+    #[test]
+    fn what_failed_is_given_up_and_asked_for_again_when_its_pause_is_over() {
+        let asks = |ownership: &mut Ownership, now| {
+            let mut asked = Vec::new();
+            while let Some(step) = ownership.next(now) {
+                match step {
+                    Step::Attend | Step::Look => ownership.attended(now, now, &[]),
+                    Step::Acquire(partition) => {
+                        ownership.granted(partition, 1, now, now);
+                        asked.push(partition);
+                    }
+                    step => assert_eq!(step, Step::Release(1)),
+                }
+            }
+            asked
+        };
+        let mut ownership = Ownership::new(name(0), 2, LEASE);
+        assert_eq!(asks(&mut ownership, 0), [0, 1]);
+        let again = 321;
+        ownership.failed(1, again);
+        let mut now = 0;
+        while now < again {
+            assert_eq!(asks(&mut ownership, now), [0; 0], "after {now} ms");
+            now = ownership.wake().unwrap();
+        }
+        assert_eq!(now, again);
+        assert_eq!(asks(&mut ownership, now), [1]);
     }
 
     /// Leases as a broker keeps them: holder, epoch, end.

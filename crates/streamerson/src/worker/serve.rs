@@ -107,7 +107,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    fn new(settings: Settings) -> Shared {
+    pub(super) fn new(settings: Settings) -> Shared {
         Shared {
             heartbeat: Heartbeat::start(),
             partitions: Partitions::new(settings.broker.clone()),
