@@ -60,8 +60,8 @@ impl Exclusive {
         release.await.map(drop)
     }
 
-    /// `None`: it is ours. Otherwise how long it is somebody else's at least.
-    async fn acquire(&self) -> Result<Option<Duration>> {
+    /// Takes or renews it now. `None`: it is ours. Otherwise how long it is somebody else's at least.
+    pub(crate) async fn acquire(&self) -> Result<Option<Duration>> {
         let Exclusive {
             broker,
             topic,

@@ -198,6 +198,28 @@ mod cursors {
         assert_eq!(error.kind(), ErrorKind::Fenced);
     }
 
+    /// Before it notices by itself, which takes a part of the lease.
+    #[tokio::test]
+    async fn who_lost_the_cursor_while_it_slept_does_not_move_it_back() {
+        let broker = Faulty::default();
+        append(&broker, "work", &["a", "b"]).await;
+        let mut zombie = open(named(&broker)).await;
+        assert_eq!(texts(&mut zombie, 1).await, ["a"]);
+        let (work, lease) = (topic("work"), Name::new("cursor.audit").unwrap());
+        let holder = broker.leases(&work).await.unwrap().remove(0).holder;
+        broker.release(&work, &lease, &holder).await.unwrap();
+        let mut next = open(named(&broker)).await;
+        assert_eq!(texts(&mut next, 2).await, ["a", "b"]);
+        next.commit().await.unwrap();
+        let before = broker.stats(&work).await.unwrap().groups[0].cursor;
+        let error = zombie.commit().await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.code()),
+            (ErrorKind::Fenced, "cursor-lost")
+        );
+        assert_eq!(broker.stats(&work).await.unwrap().groups[0].cursor, before);
+    }
+
     #[tokio::test]
     async fn what_a_cursor_has_not_committed_is_not_trimmed() {
         let broker = Faulty::default();

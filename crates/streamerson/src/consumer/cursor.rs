@@ -1,8 +1,9 @@
 //! A named cursor: where a consumer stands, kept by the broker, held by one consumer at a time.
 //!
-//! It is the cursor of a group without members, so that it is seen, and trimming minds it. The lease that guards it does
-//! not fence commits: a consumer that lost it unnoticed may set the cursor to what it had handled itself. Then messages
-//! come again, and none is left out.
+//! It is the cursor of a group without members, so that it is seen, and trimming minds it. The lease that guards it is
+//! renewed before every commit, so that a consumer which slept through it does not move the cursor back. That is no fence: one
+//! that sleeps between the two calls may set the cursor to what it had handled itself. Then messages come again, and none is
+//! left out.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -122,6 +123,7 @@ impl Cursor {
         if position <= self.committed {
             return Ok(());
         }
+        self.confirm().await?;
         let broker = &self.seat.broker;
         broker
             .seek(&self.topic, &self.name, Start::After(position))
@@ -132,11 +134,21 @@ impl Cursor {
 
     /// There is nothing more to read here, and everything is handled.
     pub(super) async fn finish(&mut self) -> Result<()> {
-        if self.lost.is_cancelled() {
-            return Err(self.fenced());
-        }
+        self.confirm().await?;
         let broker = &self.seat.broker;
         broker.remove_group(&self.topic, &self.name).await.map(drop)
+    }
+
+    /// Makes sure that the cursor is still ours.
+    async fn confirm(&self) -> Result<()> {
+        // Once it was somebody else's, it is not taken back: it stands elsewhere then.
+        if !self.lost.is_cancelled() && self.seat.acquire().await?.is_some() {
+            self.lost.cancel();
+        }
+        match self.lost.is_cancelled() {
+            true => Err(self.fenced()),
+            false => Ok(()),
+        }
     }
 
     /// Completes when the cursor is somebody else's.
