@@ -106,8 +106,7 @@ impl Client {
         let inbox = broker.inbox().await?;
         let replies = Arc::new(Replies::new(options.max_in_flight));
         let clock = Arc::new(Clock::new(broker.clone()));
-        // What the clocks say is worth no failure: a broker that is away is told of by who needs it.
-        let _ = clock.compare().await;
+        clock.compare().await;
         let (outbox, queue) = mpsc::channel(QUEUE);
         let (stop_sending, stop_reading) = (CancellationToken::new(), CancellationToken::new());
         let tasks = Tasks {

@@ -94,7 +94,7 @@ where
     /// Works until `stop`, or until the membership is of no use any more; ends what runs, while there is time.
     pub(super) async fn run(mut self, member: &mut dyn Member, stop: &Stop) -> Stopped {
         // A broker that is away is told of by the first read.
-        let _ = self.rules.clock.compare().await;
+        self.rules.clock.compare().await;
         // The tasks that keep leases and settle begin first: a handler that blocks could keep them from it.
         tokio::task::yield_now().await;
         let mut backoff = Backoff::new();
@@ -275,7 +275,7 @@ where
             Some(_) => clock.ahead(),
             None => {
                 self.work.compared = Some(Instant::now());
-                clock.compare().await.unwrap_or_else(|_| clock.ahead())
+                clock.compare().await
             }
         };
         let here = told.on_clock_ahead(ahead);
