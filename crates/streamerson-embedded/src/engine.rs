@@ -32,6 +32,8 @@ mod read;
 mod recover;
 mod remembered;
 mod request;
+#[cfg(test)]
+mod room;
 mod shared;
 mod state;
 mod terms;

@@ -273,7 +273,8 @@ impl Committer {
         }
     }
 
-    /// Makes sure that a frame of `bytes` fits, if need be in another segment.
+    /// Makes sure that a frame of `bytes` fits, if need be in another segment. Segments in which nothing is held end with the
+    /// one before.
     fn make_room(&mut self, bytes: usize, priority: Priority) -> Result<()> {
         let Some(log) = &mut self.log else {
             return Ok(());
@@ -287,7 +288,9 @@ impl Committer {
         }
         let mut prepared = log.next(bytes)?;
         let mut head = Encoder::default();
-        checkpoint(&self.shared, log.sealed_by_roll(), &mut head);
+        let next = log.active().number() + 1;
+        let dead = self.shared.state.lock().dead_segments(next);
+        checkpoint(&self.shared, log.sealed_by_roll(&dead), &mut head);
         let length = head.frame().len() as u64;
         if HEAD + length + bytes > LARGEST {
             return Err(checkpoint_too_large(length));
@@ -296,23 +299,25 @@ impl Committer {
             let room = bytes.max(length).min(LARGEST - HEAD - length);
             prepared = log.next(length + room)?;
         }
-        let rolled = log.roll(prepared, &mut head);
+        let rolled = log.roll(prepared, &mut head, &dead);
         let segment = log.active().clone();
         if let Err(failure) = rolled {
             return Err(self.refused(failure));
         }
-        self.shared.state.lock().add_segment(segment);
-        self.reclaim();
+        let mut state = self.shared.state.lock();
+        state.add_segment(segment);
+        state.forget_segments(&dead);
         Ok(())
     }
 
-    /// Deletes segments in which nothing is held any more.
+    /// Deletes segments in which nothing is held any more, as far as there is room to note it.
     pub(crate) fn reclaim(&mut self) {
         let Some(log) = &mut self.log else {
             return;
         };
         let mut state = self.shared.state.lock();
-        let dead = state.dead_segments(log.active().number());
+        let mut dead = state.dead_segments(log.active().number());
+        dead.truncate(log.removable());
         if dead.is_empty() || state.failure.is_some() {
             return;
         }

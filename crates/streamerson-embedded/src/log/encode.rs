@@ -308,6 +308,9 @@ impl Encoder {
     }
 }
 
+/// What the removal of a segment takes in a frame.
+pub(crate) const REMOVAL: u64 = 1 + 8;
+
 /// No entry takes more than this in a frame, all included.
 pub(crate) fn entry_bound(topic: &Topic, body: &Body) -> usize {
     let framing = match body {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use streamerson_core::{Durability, Error, ErrorKind, Result};
 
 use super::directory::{Directory, unusable};
-use super::encode::Encoder;
+use super::encode::{Encoder, REMOVAL};
 use super::files::{Files, zero};
 use super::frame;
 use super::prepare::{Prepared, Preparer};
@@ -141,13 +141,17 @@ impl Log {
 
     /// Whether `bytes` more fit into the active segment.
     pub(crate) fn fits(&self, bytes: u64, priority: Priority) -> bool {
-        let left = self.active.size().saturating_sub(self.end);
+        let left = self.left();
         match priority {
             Priority::Settle => bytes <= left,
             Priority::Append => {
                 bytes <= left && (bytes + self.reserve() <= left || self.preparer.is_ready())
             }
         }
+    }
+
+    fn left(&self) -> u64 {
+        self.active.size().saturating_sub(self.end)
     }
 
     fn reserve(&self) -> u64 {
@@ -194,21 +198,24 @@ impl Log {
         size.max((HEAD + 2 * self.checkpoint).min(LARGEST))
     }
 
-    /// The segments before the one that [`Log::roll`] begins.
-    pub(crate) fn sealed_by_roll(&self) -> Vec<Sealed> {
+    /// The segments before the one that [`Log::roll`] begins, but those in which nothing is needed any more.
+    pub(crate) fn sealed_by_roll(&self, dead: &[u64]) -> Vec<Sealed> {
         let mut sealed = self.sealed.clone();
         sealed.push(Sealed {
             number: self.active.number(),
             end: self.end,
         });
+        sealed.retain(|sealed| !dead.contains(&sealed.number));
         sealed
     }
 
-    /// Moves on to the next segment, with `checkpoint` at its head.
+    /// Moves on to the next segment, with `checkpoint` at its head, and deletes those that are `dead`: the checkpoint does not
+    /// list them, so that their removal takes no room behind it.
     pub(crate) fn roll(
         &mut self,
         prepared: Prepared,
         checkpoint: &mut Encoder,
+        dead: &[u64],
     ) -> Result<(), Failure> {
         let number = self.active.number() + 1;
         let begun = begin(
@@ -224,20 +231,24 @@ impl Log {
                 true => self.broken(&error),
                 false => Failure::Undone(refusal(self.path(), &error)),
             })?;
-        self.sealed = self.sealed_by_roll();
+        self.sealed = self.sealed_by_roll(dead);
         self.checkpoint = checkpoint.frame().len() as u64;
         let before = std::mem::replace(&mut self.active, Arc::new(segment));
         self.end = end;
         if self.settings.durability < Durability::Disk {
             self.preparer.sync(before);
         }
+        self.delete(dead);
         Ok(())
     }
 
-    /// Writes a frame, which must fit, at the durability class. Answers its offset in the active segment.
+    /// Writes a frame at the durability class. Answers its offset in the active segment. One that does not fit is not begun.
     pub(crate) fn write(&mut self, encoder: &mut Encoder) -> Result<u64, Failure> {
         let frame = encoder.frame();
         let (offset, length) = (self.end, frame.len() as u64);
+        if length > self.left() {
+            return Err(Failure::Undone(self.no_room(length)));
+        }
         frame::seal(frame, self.active.salt(), offset);
         let files = &*self.settings.files;
         if let Err(error) = files.write(self.active.file(), frame, offset) {
@@ -272,6 +283,11 @@ impl Log {
         }
     }
 
+    /// How many segments can be removed now. The others go when the next segment begins.
+    pub(crate) fn removable(&self) -> usize {
+        (self.left().saturating_sub(frame::HEADER as u64) / REMOVAL) as usize
+    }
+
     /// Deletes segments in which nothing is needed any more.
     pub(crate) fn remove(&mut self, numbers: &[u64], encoder: &mut Encoder) -> Result<(), Failure> {
         encoder.begin();
@@ -282,10 +298,14 @@ impl Log {
         self.write(encoder)?;
         self.sealed
             .retain(|sealed| !numbers.contains(&sealed.number));
+        self.delete(numbers);
+        Ok(())
+    }
+
+    fn delete(&self, numbers: &[u64]) {
         for number in numbers {
             self.preparer.delete(self.directory.segment(*number));
         }
-        Ok(())
     }
 
     /// Notes that all before was written as intended, if there is room: from now on a missing record is damage.
@@ -297,6 +317,18 @@ impl Log {
         {
             tracing::warn!(%error, "the log could not be closed in order");
         }
+    }
+
+    fn no_room(&self, bytes: u64) -> Error {
+        Error::new(
+            ErrorKind::Internal,
+            "segment-full",
+            format!(
+                "{bytes} bytes were to be written to {}, which has room for {}; nothing was stored: report this",
+                self.active.path().display(),
+                self.left()
+            ),
+        )
     }
 
     fn broken(&self, error: &io::Error) -> Failure {
@@ -374,4 +406,37 @@ fn disk_full(path: &Path) -> Error {
             path.display()
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::System;
+    use super::*;
+    use streamerson_core::Position;
+
+    #[test]
+    fn a_frame_for_which_there_is_no_room_is_not_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            durability: Durability::Os,
+            segment_bytes: 4 << 10,
+            files: Arc::new(System),
+        };
+        let mut encoder = Encoder::default();
+        encoder.begin();
+        encoder.record(&Record::Closed);
+        let directory = Directory::open(dir.path()).unwrap();
+        let mut log = Log::create(directory, settings, &mut encoder).unwrap();
+        let before = fs::read(log.active().path()).unwrap();
+
+        encoder.begin();
+        let ids = vec![Position::new(1, 1); 256];
+        encoder.record(&Record::Waiting { ids });
+        let failure = log.write(&mut encoder).unwrap_err();
+        assert!(
+            matches!(&failure, Failure::Undone(error) if error.code() == "segment-full"),
+            "{failure:?}"
+        );
+        assert_eq!(fs::read(log.active().path()).unwrap(), before);
+    }
 }
