@@ -147,7 +147,7 @@ impl Committer {
             let (appends, rest): (Vec<Op>, Vec<Op>) = batch.into_iter().partition(Op::is_append);
             appends.into_iter().for_each(|op| op.refuse(&error));
             batch = rest;
-            bytes = batch.iter().map(Op::bound).sum();
+            bytes = bound(&batch);
             if batch.is_empty() {
                 return;
             }
@@ -156,16 +156,10 @@ impl Committer {
                 return;
             }
         }
-        let moment = self.moment();
-        let mut state = self.shared.state.lock();
-        if let Some(failure) = state.failure.clone() {
-            drop(state);
-            return batch.into_iter().for_each(|op| op.refuse(&failure));
-        }
-        decide(&mut state, &mut batch, moment);
-        let compact = state.memory > COMPACT;
-        drop(state);
-
+        let (moment, compact) = match self.decide(&mut batch, bytes) {
+            Ok(decided) => decided,
+            Err(error) => return batch.into_iter().for_each(|op| op.refuse(&error)),
+        };
         let begun = Instant::now();
         let place = match self.store(&mut batch, compact) {
             Ok(place) => place,
@@ -197,6 +191,27 @@ impl Committer {
             self.shared.alarm.ring();
         }
         answers.into_iter().for_each(|answer| answer.send());
+    }
+
+    /// Decides a batch for which there is room for `bytes`. Answers when, and whether bodies are to get memory of their own.
+    fn decide(&mut self, batch: &mut [Op], mut bytes: usize) -> Result<(Moment, bool)> {
+        // The same when it is decided again: what was a repetition must stay one.
+        let moment = self.moment();
+        loop {
+            let mut state = self.shared.state.lock();
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+            decide(&mut state, batch, moment);
+            if bound(batch) <= bytes {
+                return Ok((moment, state.memory > COMPACT));
+            }
+            // An answer that is remembered took the place of a smaller one.
+            undo(&mut state, batch);
+            drop(state);
+            bytes = bound(batch);
+            self.make_room(bytes, Priority::Settle)?;
+        }
     }
 
     /// Writes the decided batch as one frame.
@@ -340,6 +355,11 @@ impl Committer {
             unix_ms: (self.shared.unix_ms)(),
         }
     }
+}
+
+/// No more bytes than this are written for `batch`.
+fn bound(batch: &[Op]) -> usize {
+    batch.iter().map(Op::bound).sum()
 }
 
 /// How long to gather after a batch of `ops` whose write `took` so long.

@@ -6,13 +6,16 @@ use std::fs::{self, File};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use streamerson_core::time::unix_ms;
-use streamerson_core::{Append, Durability, Message, Name, Position, Start, Topic};
+use streamerson_core::{
+    Append, Durability, Message, Name, Once, Position, Receipt, Settlement, Start, Topic,
+};
 use tempfile::TempDir;
 
-use super::{Body, Direction, Engine, GroupKey, Trim};
+use super::{Body, Direction, Engine, GroupKey, Trim, Want};
 use crate::Options;
 use crate::log::files::{Files, System};
 
@@ -45,6 +48,7 @@ impl Files for Bounded {
 
 /// An engine on small segments that keeps no body in memory, and what each topic should hold.
 struct Store {
+    durability: Durability,
     dir: TempDir,
     files: Arc<Bounded>,
     engine: Option<Engine>,
@@ -54,7 +58,12 @@ struct Store {
 
 impl Store {
     fn new() -> Store {
+        Store::on(Durability::Os)
+    }
+
+    fn on(durability: Durability) -> Store {
         let mut store = Store {
+            durability,
             dir: tempfile::tempdir().unwrap(),
             files: Arc::default(),
             engine: None,
@@ -67,7 +76,7 @@ impl Store {
 
     fn reopen(&mut self) {
         let options = Options {
-            durability: Durability::Os,
+            durability: self.durability,
             segment_bytes: SEGMENT as u64,
             cache_bytes: 0,
             ..Options::default()
@@ -130,7 +139,7 @@ impl Store {
     async fn join(&self, of: usize, group: usize) {
         let key = GroupKey {
             topic: topic(of),
-            group: Name::new(format!("{}-{group}", "g".repeat(190))).unwrap(),
+            group: self::group(group),
         };
         let engine = self.engine();
         engine.create_group(&key, Start::Earliest).await.unwrap();
@@ -162,6 +171,10 @@ impl Store {
 
 fn read((position, body): (Position, Body)) -> (Position, Vec<u8>) {
     (position, body.into_message().unwrap().data.to_vec())
+}
+
+fn group(n: usize) -> Name {
+    Name::new(format!("{}-{n}", "g".repeat(190))).unwrap()
 }
 
 fn topic(n: usize) -> Topic {
@@ -226,6 +239,46 @@ async fn a_segment_that_a_crash_kept_from_being_deleted_is_dropped() {
     store.reopen();
     assert!(!first.exists());
     store.check().await;
+}
+
+/// Settles the next `count` deliveries in one go, each with `answer`, as what happens once under one key.
+async fn answer_once(engine: &Engine, key: &GroupKey, count: usize, answer: usize) {
+    let ada = Name::new("ada").unwrap();
+    let works = engine.take(key, &ada, Want::New, count).await.unwrap();
+    let settlements = works.into_iter().map(|work| {
+        let answer = Message::new("test", vec![b'a'; answer]);
+        let outputs = vec![Append::new(inbox(), answer)];
+        let settlement = Settlement::complete_with(Receipt::new(work.grant.position, 1), outputs);
+        settlement.once(Once::new("key", Duration::from_secs(3600)))
+    });
+    let settled = engine.settle(key, &ada, settlements.collect()).await;
+    settled.into_iter().for_each(|settled| settled.unwrap());
+}
+
+fn inbox() -> Topic {
+    Topic::inbox("one").unwrap()
+}
+
+#[tokio::test]
+async fn a_remembered_answer_may_be_larger_than_the_one_it_replaces() {
+    for durability in [Durability::Os, Durability::Disk] {
+        let mut store = Store::on(durability);
+        store.send(0, &[1; 4]).await;
+        store.join(0, 0).await;
+        let key = GroupKey {
+            topic: topic(0),
+            group: group(0),
+        };
+        answer_once(store.engine(), &key, 1, 5 * SEGMENT).await;
+        answer_once(store.engine(), &key, 3, 1).await;
+        store.check().await;
+        let answers = store.engine().with_topic(&inbox(), |view| view.length);
+        assert_eq!(answers, Some(4));
+        store.reopen();
+        store.check().await;
+        let pending = store.engine().with_group(&key, |group, _| group.pending());
+        assert_eq!(pending.unwrap(), 0);
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -99,10 +99,17 @@ pub(crate) fn place(state: &mut State, entry: &mut Pending, unix_ms: u64) -> Res
         topic,
         terms: Some(terms),
         insisted,
+        position: given,
         ..
     } = entry
     else {
-        return state.assign(&entry.topic, entry.insisted, unix_ms);
+        return stand(
+            state,
+            &entry.topic,
+            entry.insisted,
+            &entry.position,
+            unix_ms,
+        );
     };
     if topic.is_inbox() {
         return Err(Error::invalid(
@@ -121,12 +128,15 @@ pub(crate) fn place(state: &mut State, entry: &mut Pending, unix_ms: u64) -> Res
     }
     let (way, position) = match (terms.kept_as, terms.due) {
         (Some(id), _) if !state.aside.has(id) => return Err(removed(topic)),
-        (Some(id), _) => (Way::Appears(id), state.assign(topic, *insisted, unix_ms)?),
+        (Some(id), _) => (
+            Way::Appears(id),
+            stand(state, topic, *insisted, given, unix_ms)?,
+        ),
         (None, Some(due)) if due > unix_ms => {
             state.admit(topic)?;
             (Way::Aside(state.aside.reserve(due)?), Position::ZERO)
         }
-        _ => (Way::Stands, state.assign(topic, *insisted, unix_ms)?),
+        _ => (Way::Stands, stand(state, topic, *insisted, given, unix_ms)?),
     };
     terms.way = way;
     if let Some(once) = &terms.once {
@@ -136,6 +146,20 @@ pub(crate) fn place(state: &mut State, entry: &mut Pending, unix_ms: u64) -> Res
         keys.remember(once, position, unix_ms);
     }
     Ok(position)
+}
+
+/// The position of an entry that stands in its topic: what it was given already, if it is decided again, so that the order stays.
+fn stand(
+    state: &mut State,
+    topic: &Topic,
+    insisted: Option<Position>,
+    given: &Result<Position>,
+    unix_ms: u64,
+) -> Result<Position> {
+    match given {
+        Ok(given) if *given > Position::ZERO => Ok(*given),
+        _ => state.assign(topic, insisted, unix_ms),
+    }
 }
 
 /// Puts back what [`place`] changed.

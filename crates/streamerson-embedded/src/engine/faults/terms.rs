@@ -108,3 +108,58 @@ async fn what_is_due_while_the_disk_refuses_appears_once_it_does_not() {
     assert_eq!(held(&engine, "orders").await, ["now", "later"]);
     assert_eq!(scheduled(&engine, "orders"), 0);
 }
+
+#[tokio::test]
+async fn a_batch_that_grows_while_it_is_decided_is_stored_as_it_was_sent() {
+    let store = Store::new(Durability::Disk);
+    let engine = store.open();
+    for data in ["one", "two", "three"] {
+        append(&engine, "orders", data).await.unwrap();
+    }
+    let answered = |position: &Position, bytes: usize| {
+        let answer = Message::new("test", vec![b'a'; bytes]);
+        let outputs = vec![Append::new(Topic::inbox("one").unwrap(), answer)];
+        let settlement = Settlement::complete_with(Receipt::new(*position, 1), outputs);
+        settlement.once(Once::new("key", HOUR))
+    };
+    let positions = take_all(&engine).await;
+    let first = vec![answered(&positions[0], 100_000)];
+    let settled = engine.settle(&key(), &ada(), first).await;
+    settled.into_iter().for_each(|settled| settled.unwrap());
+
+    let held_up = store.files.hold.lock();
+    let syncs = store.files.syncs.load(SeqCst);
+    let mut before = std::pin::pin!(append(&engine, "other", "before"));
+    assert!(before.as_mut().now_or_never().is_none());
+    while store.files.syncs.load(SeqCst) == syncs {
+        std::thread::yield_now();
+    }
+    // Both in the next batch.
+    let repeated: Vec<_> = positions[1..].iter().map(|at| answered(at, 1)).collect();
+    let (key, ada) = (key(), ada());
+    let mut settled = std::pin::pin!(engine.settle(&key, &ada, repeated));
+    assert!(settled.as_mut().now_or_never().is_none());
+    let insisted = Position::new(u64::MAX / 2, 7);
+    let entry = NewEntry {
+        topic: topic("other"),
+        body: Body::Message(Message::new("test", "insisted")),
+        position: Some(insisted),
+    };
+    let mut between = std::pin::pin!(append(&engine, "other", "between"));
+    assert!(between.as_mut().now_or_never().is_none());
+    let stored = engine.append(vec![entry]);
+    drop(held_up);
+    before.await.unwrap();
+    between.await.unwrap();
+    settled
+        .await
+        .into_iter()
+        .for_each(|settled| settled.unwrap());
+    assert_eq!(stored.await.remove(0).unwrap(), insisted);
+    assert_eq!(
+        held(&engine, "other").await,
+        ["before", "between", "insisted"]
+    );
+    let pending = engine.with_group(&key, |group, _| group.pending());
+    assert_eq!(pending.unwrap(), 0);
+}
