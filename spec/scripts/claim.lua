@@ -146,8 +146,9 @@ local summary = redis.pcall('XPENDING', stream, group)
 if summary.err then
   return summary
 end
--- A sign of life; it looks at nothing. Also the first write, after which maxmemory stops nothing.
-call('XAUTOCLAIM', stream, group, member, 0, '18446744073709551615-18446744073709551615', 'COUNT', 1, 'JUSTID')
+-- A sign of life: reading again what it holds of the end of all positions, which is nothing. Every Redis notes that; before 7.2 it
+-- notes no claim that finds nothing, and no read that waits. Also the first write, after which maxmemory stops nothing.
+call('XREADGROUP', 'GROUP', group, member, 'COUNT', 1, 'STREAMS', stream, '18446744073709551615-0')
 
 local taken, lost = {}, 0
 local delayed = call('EXISTS', delays) == 1

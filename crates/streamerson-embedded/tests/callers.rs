@@ -5,11 +5,9 @@
 mod store;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use store::{join, options, payloads, settle, take, text, topic, within};
-use streamerson_core::memory::MemoryBroker;
-use streamerson_core::{Append, Broker, Durability, Membership, Message, Name, Outcome, Start};
+use streamerson_core::{Append, Broker, Durability, Message, Outcome};
 use streamerson_embedded::{EmbeddedBroker, Options};
 
 const CALLERS: usize = 8;
@@ -84,45 +82,4 @@ async fn what_was_stored_no_longer_counts_as_waiting() {
         .await
         .remove(0)
         .unwrap();
-}
-
-async fn who_waits_for_work_shows_signs_of_life(broker: &dyn Broker) {
-    let mut member = broker
-        .join(Membership {
-            topic: topic("orders"),
-            group: Name::new("group").unwrap(),
-            member: Name::new("ada").unwrap(),
-            lease: Duration::from_millis(100),
-            start: Start::Latest,
-            fence: None,
-        })
-        .await
-        .unwrap();
-    let sign_of_life = async {
-        let mut silent = Duration::ZERO;
-        loop {
-            let stats = broker.stats(&topic("orders")).await.unwrap();
-            let idle = stats.groups[0].members[0].idle;
-            if idle < silent {
-                return;
-            }
-            silent = idle;
-            tokio::task::yield_now().await;
-        }
-    };
-    within(async {
-        tokio::select! {
-            delivered = member.next(1) => panic!("{delivered:?}"),
-            () = sign_of_life => (),
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_member_that_waits_for_work_shows_signs_of_life() {
-    let dir = tempfile::tempdir().unwrap();
-    let broker = EmbeddedBroker::open(dir.path(), options(Durability::Os)).unwrap();
-    who_waits_for_work_shows_signs_of_life(&broker).await;
-    who_waits_for_work_shows_signs_of_life(&MemoryBroker::new()).await;
 }

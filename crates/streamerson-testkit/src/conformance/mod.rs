@@ -164,6 +164,7 @@ rules! { $
     stats::a_topic_tells_what_it_holds
     stats::a_group_tells_how_far_it_is
     stats::a_group_tells_what_is_next
+    stats::a_member_that_waits_shows_signs_of_life
     stats::topics_are_listed_by_name
     trim::the_newest_are_kept
     trim::the_young_are_kept

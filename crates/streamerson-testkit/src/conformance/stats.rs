@@ -1,9 +1,11 @@
 //! What can be seen of topics and groups.
 
-use streamerson_core::stats::{GroupStats, TopicStats};
-use streamerson_core::{ErrorKind, Settlement, Start, Topic};
+use std::time::Duration;
 
-use super::trial::{LONG, Trial, to};
+use streamerson_core::stats::{GroupStats, TopicStats};
+use streamerson_core::{ErrorKind, Fence, Membership, Settlement, Start, Topic};
+
+use super::trial::{LONG, Trial, membership, name, to};
 
 async fn of(trial: &Trial, topic: &Topic) -> TopicStats {
     let stats = trial.within("stats", trial.broker.stats(topic)).await;
@@ -123,6 +125,41 @@ pub async fn a_group_tells_how_far_it_is(trial: Trial) {
         bob.complete(delivery).await;
     }
     assert_eq!(of_group(&trial, &topic).await.pending, 0);
+}
+
+/// Whoever waits for work shows life again and again, owners too, however long there is none: by its silence it would be
+/// taken for dead.
+pub async fn a_member_that_waits_shows_signs_of_life(trial: Trial) {
+    let (shared, owned) = (trial.topic(), trial.topic());
+    let member = membership(&shared, "workers", "ada", trial.lease());
+    let (lease, ada) = (name("owner"), name("ada"));
+    let acquired = trial.broker.acquire(&owned, &lease, &ada, LONG).await;
+    let epoch = acquired.expect("acquire").epoch;
+    let owner = Membership {
+        fence: Some(Fence { lease, epoch }),
+        ..membership(&owned, "workers", "ada", trial.lease())
+    };
+    for (topic, membership) in [(shared, member), (owned, owner)] {
+        let mut worker = trial.join_as(membership).await;
+        let signs_of_life = async {
+            let mut silent = Duration::ZERO;
+            for _ in 0..3 {
+                loop {
+                    let idle = of_group(&trial, &topic).await.members[0].idle;
+                    let before = std::mem::replace(&mut silent, idle);
+                    if idle < before {
+                        break;
+                    }
+                    assert!(idle < trial.lease() * 10, "silent for {idle:?}");
+                    trial.a_while().await;
+                }
+            }
+        };
+        tokio::select! {
+            delivered = worker.member.next(1) => panic!("there is nothing, but {delivered:?}"),
+            () = trial.within("signs of life", signs_of_life) => {}
+        }
+    }
 }
 
 /// Topics with messages or groups are listed, in the order of their names; inboxes and dead letters are not.

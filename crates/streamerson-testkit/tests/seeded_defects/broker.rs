@@ -225,6 +225,11 @@ impl Broker for Broken {
                     Defect::LagIsWrong => group.lag = Some(stats.length),
                     Defect::NextIsTheFirst => group.next = stats.first,
                     Defect::RetriesAreNotCounted => group.retrying = 0,
+                    Defect::WhoWaitsLooksDead => {
+                        for member in &mut group.members {
+                            member.idle = Duration::from_secs(1);
+                        }
+                    }
                     _ => {}
                 }
             }

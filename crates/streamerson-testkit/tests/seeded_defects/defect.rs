@@ -71,6 +71,7 @@ pub(crate) enum Defect {
     TopicsListEverything,
     NextIsTheFirst,
     RetriesAreNotCounted,
+    WhoWaitsLooksDead,
     // Trimming.
     TrimKeepsOneMore,
     TrimIgnoresAge,
@@ -312,6 +313,10 @@ pub(crate) const CAUGHT: &[(Defect, &[&str])] = &[
     (LengthIsOneMore, &["a_topic_tells_what_it_holds"]),
     (PendingIsNothing, &["a_group_tells_how_far_it_is"]),
     (LagIsWrong, &["a_group_tells_how_far_it_is"]),
+    (
+        WhoWaitsLooksDead,
+        &["a_member_that_waits_shows_signs_of_life"],
+    ),
     (TopicsAreUnsorted, &["topics_are_listed_by_name"]),
     (
         TopicsListEverything,
