@@ -1,7 +1,7 @@
 //! Intake: how many messages a member asks for, so that what it holds stays within its bounds.
 //!
 //! Pure: what runs and what waits in, a number out. A broker is asked for messages before their sizes are known, so the
-//! bound in bytes goes by the sizes seen of late, and errs on the side of asking for less.
+//! bound in bytes goes by the sizes seen of late, and errs on the side of asking for less. Before the first, none is to wait.
 
 /// The bounds of what a member holds.
 ///
@@ -9,6 +9,7 @@
 /// use streamerson_core::intake::Intake;
 ///
 /// let mut intake = Intake::new(4, 100, 1000);
+/// assert_eq!(intake.room(0, 0, 0), 4, "what may begin, before a size is known");
 /// intake.seen(300);
 /// assert_eq!(intake.room(4, 0, 0), 3, "as many of 300 bytes as fit into 1000");
 /// intake.seen(16 << 20);
@@ -22,8 +23,8 @@ pub struct Intake {
     bytes: usize,
     /// At most so many begin at once.
     burst: usize,
-    /// What the next message may be like.
-    expected: usize,
+    /// What the next message may be like, once there was one.
+    expected: Option<usize>,
 }
 
 impl Intake {
@@ -34,7 +35,7 @@ impl Intake {
             ahead,
             bytes,
             burst: usize::MAX,
-            expected: 0,
+            expected: None,
         }
     }
 
@@ -51,7 +52,9 @@ impl Intake {
 
     /// Notes the size of a message: a large one is remembered for a while.
     pub fn seen(&mut self, size: usize) {
-        self.expected = size.max(self.expected - self.expected.div_ceil(8));
+        // The first may be smaller than most.
+        let expected = self.expected.unwrap_or(self.bytes / 16);
+        self.expected = Some(size.max(expected - expected.div_ceil(8)));
     }
 
     /// How many messages to ask for while `running` handlers run and `waiting` messages of together `waiting_bytes` wait.
@@ -68,7 +71,8 @@ impl Intake {
     }
 
     fn fitting(&self, waiting_bytes: usize) -> usize {
-        self.bytes.saturating_sub(waiting_bytes) / self.expected.max(1)
+        let free = self.bytes.saturating_sub(waiting_bytes);
+        self.expected.map_or(0, |expected| free / expected.max(1))
     }
 }
 
@@ -79,11 +83,21 @@ mod tests {
 
     #[test]
     fn without_bytes_to_mind_the_bounds_are_numbers() {
-        let intake = Intake::new(3, 2, usize::MAX);
+        let mut intake = Intake::new(3, 2, usize::MAX);
+        intake.seen(10);
         assert_eq!(intake.room(0, 0, 0), 5);
         assert_eq!(intake.room(2, 0, 0), 3);
         assert_eq!(intake.room(3, 1, 10), 1);
         assert_eq!(intake.room(3, 2, 10), 0);
+    }
+
+    #[test]
+    fn nothing_waits_before_a_size_is_known() {
+        let mut intake = Intake::new(2, 50, 200_000);
+        assert_eq!(intake.room(0, 0, 0), 2);
+        assert_eq!(intake.with_burst(10).room(0, 0, 0), 1);
+        intake.seen(50_000);
+        assert_eq!(intake.room(2, 0, 0), 4);
     }
 
     #[test]
@@ -107,7 +121,8 @@ mod tests {
 
     #[test]
     fn who_may_begin_only_few_takes_only_few() {
-        let intake = Intake::new(64, 0, 1000).with_burst(2);
+        let mut intake = Intake::new(64, 0, 1000).with_burst(2);
+        intake.seen(10);
         assert_eq!(intake.room(0, 0, 0), 2);
         assert_eq!(intake.room(0, 2, 10), 0);
         let mut large = intake;
@@ -125,10 +140,11 @@ mod tests {
         ) {
             let mut intake = Intake::new(concurrency, ahead, bytes);
             let (mut running, mut waiting) = (0, 0);
-            intake.seen(size);
             for takes in steps {
-                if takes {
-                    waiting += intake.room(running, waiting, waiting * size);
+                let room = intake.room(running, waiting, waiting * size);
+                if takes && room > 0 {
+                    waiting += room;
+                    intake.seen(size);
                 } else {
                     running -= running.min(1);
                 }

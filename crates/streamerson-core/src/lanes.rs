@@ -35,8 +35,8 @@ pub struct Lanes<T> {
     most: usize,
     most_bytes: usize,
     bytes: usize,
-    /// What the next message may be like: a large one is remembered for a while.
-    expected: usize,
+    /// What the next message may be like, once there was one: a large one is remembered for a while.
+    expected: Option<usize>,
     startable: usize,
     running: usize,
     awaited: usize,
@@ -69,8 +69,7 @@ impl<T> Lanes<T> {
             most,
             most_bytes,
             bytes: 0,
-            // Before anything is known, a few.
-            expected: most_bytes / 16,
+            expected: None,
             startable: 0,
             running: 0,
             awaited: 0,
@@ -100,7 +99,9 @@ impl<T> Lanes<T> {
             None => (),
         }
         self.bytes += bytes;
-        self.expected = bytes.max(self.expected - self.expected.div_ceil(8));
+        // The first may be smaller than most.
+        let expected = self.expected.unwrap_or(self.most_bytes / 16);
+        self.expected = Some(bytes.max(expected - expected.div_ceil(8)));
         self.put(position, key, Slot::Waiting { item, bytes });
         true
     }
@@ -201,7 +202,8 @@ impl<T> Lanes<T> {
             return 0;
         }
         // Sizes are known only when messages are there: by those of late. One passes, however large.
-        let fitting = (most_bytes - self.bytes) / self.expected.max(1);
+        let free = most_bytes - self.bytes;
+        let fitting = self.expected.map_or(1, |expected| free / expected.max(1));
         self.most
             .saturating_sub(self.keys.len())
             .min(fitting.max(1))
@@ -370,9 +372,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_first_is_little_and_then_goes_by_the_sizes_that_come() {
+    fn one_is_asked_for_first_and_then_it_goes_by_the_sizes_that_come() {
         let mut lanes = Lanes::new(1000, 16 << 20);
-        assert_eq!(lanes.room(1), 16);
+        assert_eq!(lanes.room(1), 1);
         for n in 1..=16 {
             assert!(lanes.add(at(n), n.to_string(), 100, n));
         }

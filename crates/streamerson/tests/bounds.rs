@@ -43,13 +43,11 @@ mod prefetch {
     async fn bytes_bound_what_waits() {
         let broker = Faulty::default();
         let gate = Gate::new();
-        // Sizes are not known before something has come.
-        append(&broker, "work", large(1, 1000)).await;
+        append(&broker, "work", large(51, 1000)).await;
         let serving = Serving::with(shared(&broker), gate.router(), |worker| {
             worker.concurrency(1).prefetch(100).prefetch_bytes(5500)
         });
         until(|| gate.begun() == 1).await;
-        append(&broker, "work", large(50, 1000)).await;
         soon(async {
             while pending(&broker, "work").await != 6 {
                 tokio::task::yield_now().await;

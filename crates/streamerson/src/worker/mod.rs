@@ -207,8 +207,8 @@ impl Worker {
     }
 
     /// How many bytes of messages may wait here for a handler, per topic; 16 MiB by default. A larger message still comes,
-    /// alone. Sizes are known only once messages have come: the worker goes by those it has seen of late. In an
-    /// [ordered topic](Worker::ordered_topic) it is what may wait in all of its partitions together, for a handler or for its key.
+    /// alone. Sizes are known only once messages have come: the worker goes by those it has seen of late, and before the first
+    /// takes none that would wait. In an [ordered topic](Worker::ordered_topic) it is what may wait in all of its partitions together, for a handler or for its key.
     pub fn prefetch_bytes(self, bytes: usize) -> Worker {
         self.set(|settings| {
             settings.prefetch_bytes = bytes;
