@@ -422,3 +422,43 @@ async fn a_cursor_follows_its_topic_into_the_partitions_on_redis() {
 async fn a_cursor_follows_its_topic_into_the_partitions_on_embedded() {
     a_cursor_follows_its_topic_into_the_partitions(embedded()).await;
 }
+
+async fn who_works_on_a_divided_topic_as_a_whole_is_told(place: Place) {
+    let broker = connect(&place.url).await.unwrap();
+    let gate = Gate::new();
+    let often = |worker: Worker| worker.lease(Duration::from_millis(200));
+    let at_work = Serving::with(broker.clone(), gate.router(), often);
+    append(&*broker, "hold", [1]).await;
+    until(|| gate.begun() == 1).await;
+    broker.divide(&topic("work"), 3).await.unwrap();
+    gate.release(1);
+    let ended = at_work.ended().await.unwrap_err();
+    assert_eq!(ended.code(), "topic-divided");
+    // What it had begun is done.
+    assert_eq!(pending(&*broker).await, 0);
+
+    let joining = Serving::start(broker.clone(), gate.router());
+    let refused = joining.ended().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    assert!(
+        refused.detail().contains("ordered_topic(\"work\", 3)"),
+        "{refused}"
+    );
+    let other = Worker::new(broker.clone()).topic("other").group("workers");
+    let handle = other.handle();
+    let other = tokio::spawn(other.serve(gate.router()).into_future());
+    let refused = soon(handle.add_topic("work")).await.unwrap_err();
+    assert_eq!(refused.code(), "topic-divided");
+    handle.add_topic("another").await.unwrap();
+    other.abort();
+}
+
+#[tokio::test]
+async fn who_works_on_a_divided_topic_as_a_whole_is_told_on_redis() {
+    who_works_on_a_divided_topic_as_a_whole_is_told(redis().await).await;
+}
+
+#[tokio::test]
+async fn who_works_on_a_divided_topic_as_a_whole_is_told_on_embedded() {
+    who_works_on_a_divided_topic_as_a_whole_is_told(embedded()).await;
+}

@@ -11,6 +11,7 @@
 //! it was silent for a lease. What it does outside of the broker must bear that; the message's id is the same each time.
 
 mod caution;
+mod divided;
 mod handle;
 mod handling;
 mod heartbeat;
@@ -120,7 +121,9 @@ impl Worker {
         }
     }
 
-    /// A topic to work on; one or several.
+    /// A topic to work on; one or several. Not one that is divided, or gets divided while the worker runs: then the worker ends with
+    /// [`Conflict`](crate::core::ErrorKind::Conflict), code `topic-divided`, because what is sent would not come to it any more. Use
+    /// [`ordered_topic`](Worker::ordered_topic).
     pub fn topic(self, topic: impl Into<ByteString>) -> Worker {
         self.set(|settings| {
             settings.topics.push(WorkTopic {

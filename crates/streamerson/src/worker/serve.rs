@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, IntoFuture};
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, Either, FutureExt, select};
@@ -24,7 +25,7 @@ use super::seat::Seat;
 use super::settings::Settings;
 use super::stop::Stop;
 use super::topics::{Topics, panicked};
-use super::{Worker, settling};
+use super::{Worker, divided, settling};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::partitions::Partitions;
@@ -205,7 +206,18 @@ where
                 if let Some(joined) = waiting {
                     let _ = joined.send(Ok(()));
                 }
-                serve_member(&shared, &topic, service.clone(), member, 0, &ending).await
+                let working = serve_member(&shared, &topic, service.clone(), member, 0, &ending);
+                let working = pin!(working);
+                let later = pin!(divided::later(&*settings.broker, &topic, settings.lease));
+                match select(working, later).await {
+                    Either::Left((stopped, _)) => stopped,
+                    Either::Right((refusal, working)) => {
+                        tracing::error!(%topic, error = %refusal, "the topic was divided; what is being handled is settled, and the worker ends");
+                        ending.cancel();
+                        working.await;
+                        Stopped::Failed(refusal)
+                    }
+                }
             }
             (Some(Err(error)), None) => Stopped::Failed(error),
             (Some(Err(error)), Some(joined)) => {
@@ -256,7 +268,11 @@ async fn join(settings: &Settings, topic: &Topic) -> Result<Box<dyn Member>> {
             start: settings.start,
             fence: None,
         };
-        match settings.broker.join(membership).await {
+        let joining = async {
+            divided::check(&*settings.broker, topic).await?;
+            settings.broker.join(membership).await
+        };
+        match joining.await {
             Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown) => {
                 tracing::warn!(%topic, %error, "the group cannot be joined at the moment");
                 backoff.wait().await;
