@@ -28,6 +28,8 @@ const TRIES: u32 = 3;
 /// named after the type. A group sees every message of its topic: those of other types are passed over here, and stay
 /// with the groups that answer them. So the members of one group must answer the same type.
 ///
+/// A topic that is divided is worked on in order of its keys, in all partitions.
+///
 /// With --json, each string of the template is rendered for itself, with: id, type, meta, payload, path and query (of an
 /// HTTP request). Example: '{"howdy":"there, {{ payload.name | default("stranger") }}"}'. A string that is one
 /// expression keeps its type: "{{ payload.count + 1 }}" is a number.
@@ -115,12 +117,21 @@ impl Reply {
             by,
         };
         let shutdown = signal::shutdown()?;
+        let (topic, partitions) = (&self.topic, broker.partitions(&self.topic).await?);
+        let divided = match partitions {
+            0 => String::new(),
+            _ => format!(", of each key in order in {partitions} partitions"),
+        };
         message(&format!(
-            "answering {} on {} as group {group} (Ctrl-C stops)",
-            self.kind, self.topic
+            "answering {} on {topic} as group {group}{divided} (Ctrl-C stops)",
+            self.kind
         ));
-        let worker = Worker::new(broker)
-            .topic(self.topic.to_byte_string())
+        let worker = Worker::new(broker);
+        let worker = match partitions {
+            0 => worker.topic(topic.to_byte_string()),
+            _ => worker.ordered_topic(topic.to_byte_string(), partitions),
+        };
+        let worker = worker
             .group(ByteString::from(group.as_str()))
             .start(self.from)
             .concurrency(self.concurrency.into())
@@ -130,7 +141,7 @@ impl Reply {
             }))
             .with_graceful_shutdown(shutdown.cancelled_owned());
         tokio::select! {
-            served = worker.into_future() => served?,
+            served = worker.into_future() => served.map_err(ended)?,
             // What the program owes goes to other members.
             failure = running.failed() => return Err(failure),
         }
@@ -178,6 +189,16 @@ impl Reply {
             answer_within: self.answer_within,
         })?;
         Ok((By::Program(program), running))
+    }
+}
+
+/// Why the worker ended, and what to do about it.
+fn ended(error: streamerson_core::Error) -> Failure {
+    let is_divided = error.code() == "topic-divided";
+    let failure = Failure::from(error);
+    match is_divided {
+        true => failure.with_help("start it again: then it answers in all partitions"),
+        false => failure,
     }
 }
 

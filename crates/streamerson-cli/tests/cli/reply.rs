@@ -1,9 +1,15 @@
 //! `reply` with a template, and what is common to all of `reply`.
 
 use serde_json::json;
+use streamerson_core::Topic;
 use streamerson_testkit::redis::RedisServer;
 
-use crate::support::{Dev, Running, run};
+use crate::support::{Dev, Place, Running, on_both, run};
+
+on_both! {
+    a_divided_topic_is_answered_in_all_its_partitions
+    a_reply_ends_when_its_topic_is_divided
+}
 
 const HOWDY: &str = r#"{"howdy":"there, {{ payload.name | default("stranger") }}"}"#;
 
@@ -189,5 +195,47 @@ async fn without_dev_the_error_says_to_start_it() {
         said.stderr.contains("streamerson dev") && said.stderr.contains("--broker"),
         "{}",
         said.stderr
+    );
+}
+
+async fn a_divided_topic_is_answered_in_all_its_partitions(place: Place) {
+    let numbers = Topic::new("numbers").unwrap();
+    place.broker.divide(&numbers, 2).await.unwrap();
+    let double = [
+        "reply",
+        "numbers",
+        "double",
+        "--json",
+        r#""{{ payload * 2 }}""#,
+    ];
+    let mut worker = place.start(&double);
+    worker.line("answering double on numbers").await;
+    let used = async |part: &str| !place.messages(part).await.is_empty();
+    // A message without a key goes anywhere.
+    while !(used("numbers.0").await && used("numbers.1").await) {
+        let ask = ["request", "numbers", "double", "--data", "21"];
+        assert_eq!(place.run(&ask).await.ok().trim(), "42");
+    }
+    worker.process.terminate();
+    assert_eq!(worker.ended().await.0, 0);
+}
+
+async fn a_reply_ends_when_its_topic_is_divided(place: Place) {
+    let mut worker = place.start(&["reply", "work", "do", "--json", "1"]);
+    worker.line("answering do on work").await;
+    let ask = ["request", "work", "do", "--timeout", "20s"];
+    assert_eq!(place.run(&ask).await.ok().trim(), "1");
+    let divide = ["topic", "create", "work", "--partitions", "2", "--yes"];
+    let divided = place.run(&divide).await;
+    assert!(
+        divided.stderr.contains("reply-do (1 member)"),
+        "{divided:?}"
+    );
+    divided.ok();
+    let (code, said) = worker.ended().await;
+    assert_eq!(code, 4, "{said}");
+    assert!(
+        said.contains("(topic-divided)") && said.contains("help: "),
+        "{said}"
     );
 }

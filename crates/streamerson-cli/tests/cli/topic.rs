@@ -10,6 +10,7 @@ use crate::support::{Place, on_both};
 on_both! {
     a_topic_tells_what_it_holds
     a_topic_is_divided_once
+    a_topic_in_use_is_divided_only_when_that_is_meant
     a_removed_topic_is_gone_and_its_dead_letters_stay
     trimming_keeps_what_a_group_has_not_processed
     a_look_at_a_trim_tells_what_would_go_and_what_would_be_lost
@@ -103,6 +104,47 @@ async fn a_topic_is_divided_once(place: Place) {
         place.run(&["topic", "ls", "-o", "json"]).await.json(),
         json!([])
     );
+}
+
+async fn a_topic_in_use_is_divided_only_when_that_is_meant(place: Place) {
+    let create = async |topic: &str, more: &[&str]| {
+        let base = ["topic", "create", topic, "--partitions", "3"];
+        place.run(&[&base, more].concat()).await
+    };
+    let orders = Topic::new("orders").unwrap();
+    let divided = async || place.broker.partitions(&orders).await.unwrap();
+    place.send("orders", &["1", "2"]).await;
+    let membership = Membership::new(orders.clone(), name("billing"), name("ada"));
+    let member = place.broker.join(membership).await.unwrap();
+    let refused = create("orders", &[]).await;
+    for part in ["2 messages", "billing (1 member)", "ordered_topic"] {
+        assert!(refused.stderr.contains(part), "{part}: {refused:?}");
+    }
+    refused.failed_after_preview("confirmation-missing");
+    let look = create("orders", &["--dry-run", "-o", "json"]).await;
+    assert_eq!(
+        look.json(),
+        json!({"topic": "orders", "partitions": 3, "divided": false})
+    );
+    assert_eq!(divided().await, 0);
+    let made = create("orders", &["--yes", "-o", "json"]).await;
+    assert_eq!(
+        made.json(),
+        json!({"topic": "orders", "partitions": 3, "divided": true})
+    );
+    assert_eq!(divided().await, 3);
+    // Once it is divided, that takes nothing from anybody.
+    assert_eq!(create("orders", &[]).await.ok(), "orders 3\n");
+    member.leave().await.unwrap();
+
+    // What comes later is in use too.
+    let mail = Topic::new("mail").unwrap();
+    let later = streamerson_core::time::unix_ms() + 3_600_000;
+    let later = Append::new(mail, Message::new("a", "4")).due_at(later);
+    place.broker.append(vec![later]).await.remove(0).unwrap();
+    create("mail", &[])
+        .await
+        .failed_after_preview("confirmation-missing");
 }
 
 async fn a_removed_topic_is_gone_and_its_dead_letters_stay(place: Place) {
