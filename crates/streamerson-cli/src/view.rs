@@ -11,7 +11,7 @@ use streamerson_core::{Entry, Message};
 
 /// A message as a program sees it: `id`, `type`, `meta`, `payload`.
 ///
-/// A payload that is not JSON is in `payload_base64` instead; an empty one is `null`.
+/// A payload that is not JSON is in `payload_base64`, beside a `payload` of `null`; an empty one is `null`.
 pub(crate) struct Work<'a>(pub(crate) &'a Message);
 
 impl Serialize for Work<'_> {
@@ -20,7 +20,12 @@ impl Serialize for Work<'_> {
         map.serialize_entry("id", &*self.0.id)?;
         map.serialize_entry("type", &*self.0.kind)?;
         meta(&mut map, &self.0.meta)?;
-        payload(&mut map, &self.0.data)?;
+        let text = one_line(&self.0.data);
+        // Always there, so that programs may look at it without asking whether it is.
+        map.serialize_entry("payload", &text)?;
+        if text.is_none() && !self.0.data.is_empty() {
+            map.serialize_entry("payload_base64", &STANDARD.encode(&self.0.data))?;
+        }
         map.end()
     }
 }
@@ -129,7 +134,7 @@ mod tests {
     fn what_is_not_json_passes_as_base64() {
         assert_eq!(
             work(b"\xff\n"),
-            r#"{"id":"1","type":"greet","meta":{},"payload_base64":"/wo="}"#
+            r#"{"id":"1","type":"greet","meta":{},"payload":null,"payload_base64":"/wo="}"#
         );
     }
 

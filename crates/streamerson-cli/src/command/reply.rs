@@ -36,11 +36,11 @@ const TRIES: u32 = 3;
 ///
 /// With -- CMD, the program is started once and gets one JSON object per line on its standard input:
 /// {"id":…,"type":…,"meta":{…},"payload":…}. It answers each, in order, with one line on its standard output: the
-/// payload of the reply, as JSON. A payload that is not JSON comes as "payload_base64", an empty one as null. Programs
-/// that buffer their output must flush it after each line. Its standard error is passed through.
+/// payload of the reply, as JSON. An empty payload comes as null, one that is not JSON as null with "payload_base64" beside
+/// it. Programs that buffer their output must flush it after each line. Its standard error is passed through.
 ///
 /// It is safer to answer with {"id":…,"payload":…}, with the id of the message: such answers may come in any order, and
-/// cannot reach the wrong caller. Once a process has named a message, each of its lines must. A line that is not JSON fails
+/// cannot reach the wrong caller. {"id":…,"problem":{"status":422,"code":…,"detail":…}} answers that it failed. Once a process has named a message, each of its lines must. A line that is not JSON fails
 /// the oldest request (502 invalid-reply), and the program is killed and started again: print nothing else there.
 ///
 /// When the program dies it is started again. The message it was working on is tried again if the program had answered
@@ -243,6 +243,7 @@ async fn ask(program: &Program, request: &Request) -> streamerson::Reply {
         tries -= 1;
         let problem = match program.ask(id, question.clone()).await {
             Ok(Answer::Payload(json)) => return streamerson::Reply::new(json),
+            Ok(Answer::Problem(problem)) => return problem.into_reply(),
             Ok(Answer::Unusable(why)) => ("invalid-reply", why),
             Err(_) if tries > 0 => continue,
             Err(died) => ("program-died", died.reason),

@@ -1,12 +1,15 @@
 //! The line protocol between `reply` and a program: one JSON object in, one JSON value out.
 //!
-//! The value is a payload, or `{"id":…,"payload":…}`, which names the message that it answers.
+//! The value is a payload, or an object that names the message it answers: `{"id":…,"payload":…}`, or `{"id":…,"problem":…}`
+//! for a failure.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use streamerson::Problem;
 use streamerson_core::Message;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
@@ -28,6 +31,8 @@ pub(crate) enum Line {
 pub(crate) enum Answer {
     /// The payload of the reply, as JSON.
     Payload(Bytes),
+    /// The program answers that it failed.
+    Problem(Problem),
     /// Not usable as a reply, and why.
     Unusable(String),
 }
@@ -57,26 +62,71 @@ pub(crate) fn answer(line: Line) -> Answer {
 }
 
 /// An answer that names its message.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(crate) struct Named<'a> {
-    #[serde(borrow)]
     pub(crate) id: Cow<'a, str>,
+    pub(crate) answer: Answer,
+}
+
+impl<'a> Named<'a> {
+    /// Reads `json` as an object with the keys `id` (text) and `payload` or `problem`, and no others.
+    pub(crate) fn read(json: &'a [u8]) -> Option<Named<'a>> {
+        // A list would do for the deserializer too.
+        if json.first() != Some(&b'{') {
+            return None;
+        }
+        if let Ok(Done { id, payload }) = serde_json::from_slice(json) {
+            let answer = Answer::Payload(Bytes::copy_from_slice(payload.get().as_bytes()));
+            return Some(Named { id, answer });
+        }
+        let Failed { id, problem } = serde_json::from_slice(json).ok()?;
+        let answer = match problem_of(problem) {
+            Ok(problem) => Answer::Problem(problem),
+            Err(why) => Answer::Unusable(why),
+        };
+        Some(Named { id, answer })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Done<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
     #[serde(borrow)]
     payload: &'a RawValue,
 }
 
-impl<'a> Named<'a> {
-    /// Reads `json` as an object with the keys `id` (text) and `payload`, and no others.
-    pub(crate) fn read(json: &'a [u8]) -> Option<Named<'a>> {
-        // A list would do for the deserializer too.
-        let is_object = json.first() == Some(&b'{');
-        is_object.then(|| serde_json::from_slice(json).ok())?
-    }
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Failed<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    problem: &'a RawValue,
+}
 
-    /// The payload of the reply.
-    pub(crate) fn payload(&self) -> Bytes {
-        Bytes::copy_from_slice(self.payload.get().as_bytes())
+/// A failure, with the names of a problem document.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Details {
+    status: u16,
+    code: String,
+    detail: String,
+}
+
+fn problem_of(json: &RawValue) -> Result<Problem, String> {
+    let wrong = |why: &str| format!("the program answered with a problem that is none: {why}");
+    let Details {
+        status,
+        code,
+        detail,
+    } = serde_json::from_str(json.get()).map_err(|error| wrong(&error.to_string()))?;
+    match StatusCode::from_u16(status) {
+        Ok(status) if status.is_client_error() || status.is_server_error() => {
+            Ok(Problem::new(status, code, detail))
+        }
+        _ => Err(wrong("its status is not between 400 and 599")),
     }
 }
 
@@ -167,19 +217,49 @@ mod tests {
     }
 
     #[test]
-    fn only_an_object_with_id_and_payload_names_a_message() {
+    fn only_an_object_with_id_and_answer_names_a_message() {
         let named = Named::read(br#"{"payload": [1], "id":"a\u0062"}"#).unwrap();
-        assert_eq!((&*named.id, named.payload()), ("ab", "[1]".into()));
+        assert_eq!(
+            (&*named.id, named.answer),
+            ("ab", Answer::Payload("[1]".into()))
+        );
         for json in [
             r#"{"id":"a"}"#,
             r#"{"payload":1}"#,
             r#"{"id":1,"payload":1}"#,
             r#"{"id":"a","payload":1,"type":"t"}"#,
             r#"{"id":"a","id":"b","payload":1}"#,
+            r#"{"id":"a","payload":1,"problem":1}"#,
             r#"["a",1]"#,
             "null",
         ] {
             assert!(Named::read(json.as_bytes()).is_none(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_problem_is_a_failure_with_its_status() {
+        let say = |problem: &str| {
+            let json = format!(r#"{{"id":"a","problem":{problem}}}"#);
+            Named::read(json.as_bytes()).unwrap().answer
+        };
+        assert_eq!(
+            say(r#"{"status":422,"code":"odd","detail":"not even"}"#),
+            Answer::Problem(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "odd",
+                "not even"
+            ))
+        );
+        for problem in [
+            "null",
+            r#""oops""#,
+            r#"{"status":422}"#,
+            r#"{"status":200,"code":"odd","detail":"fine"}"#,
+            r#"{"status":600,"code":"odd","detail":"fine"}"#,
+            r#"{"status":422,"code":"odd","detail":"not even","title":"x"}"#,
+        ] {
+            assert!(matches!(say(problem), Answer::Unusable(_)), "{problem}");
         }
     }
 }

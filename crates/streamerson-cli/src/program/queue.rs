@@ -73,14 +73,14 @@ impl Queue {
             return Err("the program wrote a line that nothing had asked for".into());
         }
         match self.address(answer) {
-            (at, Answer::Payload(payload)) => {
-                self.answered = true;
-                self.take(at, Answer::Payload(payload));
-                Ok(())
-            }
             (at, Answer::Unusable(why)) => {
                 self.take(at, Answer::Unusable(why.clone()));
                 Err(why)
+            }
+            (at, answer) => {
+                self.answered = true;
+                self.take(at, answer);
+                Ok(())
             }
         }
     }
@@ -99,7 +99,7 @@ impl Queue {
         match (named, at) {
             (Some(named), Some(at)) => {
                 self.names = true;
-                (at, Answer::Payload(named.payload()))
+                (at, named.answer)
             }
             _ if self.names => {
                 let why = "the program answered with a line that names no open message";

@@ -142,6 +142,33 @@ async fn a_message_that_kills_the_program_fails_alone() {
     }
 }
 
+/// The program of the page, as it is written there.
+fn example() -> &'static str {
+    let page = include_str!("../../README.md");
+    let (_, example) = page.split_once("```python\n").unwrap();
+    example.split_once("```").unwrap().0
+}
+
+#[tokio::test]
+async fn the_example_of_the_page_answers_whatever_is_sent() {
+    let dev = Dev::start(&[]).await;
+    let file = dev.directory.path().join("worker.py");
+    std::fs::write(&file, example()).unwrap();
+    let file = file.to_str().unwrap();
+    let reply = ["reply", "jobs", "work", "--broker", &dev.broker];
+    let _worker = Running::start(reply.iter().chain(&["--", "python3", file]));
+    for body in ["not json", "\u{1}", "", "[1]", r#""x""#, "7", "null", "{}"] {
+        let (status, seen) = dev.post("/jobs/work", body).await;
+        assert_eq!(
+            (status, &seen["code"]),
+            (422, &json!("no-order")),
+            "{body:?}"
+        );
+    }
+    let (status, seen) = dev.post("/jobs/work", r#"{"item":"tea"}"#).await;
+    assert_eq!((status, seen), (200, json!({"ordered": "tea"})));
+}
+
 #[tokio::test]
 async fn a_message_nobody_waits_for_that_kills_the_program_ends_in_the_dead_letters() {
     let dev = Dev::start(&[]).await;
