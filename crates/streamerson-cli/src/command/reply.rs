@@ -43,10 +43,9 @@ const TRIES: u32 = 3;
 /// cannot reach the wrong caller. {"id":…,"problem":{"status":422,"code":…,"detail":…}} answers that it failed. Once a process has named a message, each of its lines must. A line that is not JSON fails
 /// the oldest request (502 invalid-reply), and the program is killed and started again: print nothing else there.
 ///
-/// When the program dies it is started again. The message it was working on is tried again if the program had answered
-/// others before, and counts as failed in the end; the others are handed to the new process. A program that dies before
-/// it answers anything is charged to no message: after ten deaths in a row this command ends with exit code 1, and the
-/// messages stay on the topic.
+/// When the program dies it is started again. The message it was working on is tried again, and counts as failed in the
+/// end; the others are handed to the new process. A program that dies before it has read a message is charged to none:
+/// after ten such deaths in a row this command ends with exit code 1, and the messages stay on the topic.
 ///
 /// Example: streamerson reply shop order.create -- python3 worker.py
 #[derive(Debug, Args)]

@@ -13,7 +13,7 @@ use super::process::Process;
 use super::queue::{Died, Job, Queue};
 use crate::failure::{Exit, Failure, Result};
 
-/// After so many deaths in a row without an answer the fault is not in the messages.
+/// After so many deaths in a row that no message explains the fault is in the program.
 const MAX_DEATHS: u32 = 10;
 
 /// How long to wait before a process is started again.
@@ -29,7 +29,7 @@ pub(crate) struct Keeper {
     spec: Arc<Spec>,
     jobs: mpsc::Receiver<Job>,
     queue: Queue,
-    /// In a row, without an answer in between.
+    /// In a row, that no message explains.
     deaths: u32,
 }
 
@@ -37,11 +37,10 @@ pub(crate) struct Keeper {
 enum End {
     /// There is nothing more to do.
     Finished,
-    Died(String),
-    /// Killed, because it did not answer in time.
-    Silent(String),
-    /// Killed for a line it wrote, with which a question has failed.
-    OutOfStep(String),
+    /// With this reason; a message has been charged with it.
+    Charged(String),
+    /// With this reason, which is no message's fault.
+    Unexplained(String),
 }
 
 impl Keeper {
@@ -60,25 +59,22 @@ impl Keeper {
         loop {
             let end = match process {
                 Ok(process) => self.serve(process).await,
-                Err(error) => End::Died(format!("the program cannot be started: {error}")),
+                Err(error) => End::Unexplained(format!("the program cannot be started: {error}")),
             };
-            let busy = matches!(end, End::Silent(_));
-            let out_of_step = matches!(end, End::OutOfStep(_));
-            let (End::Died(reason) | End::Silent(reason) | End::OutOfStep(reason)) = end else {
-                return Ok(());
+            let reason = match end {
+                End::Finished => return Ok(()),
+                End::Charged(reason) => reason,
+                End::Unexplained(reason) => {
+                    self.deaths += 1;
+                    reason
+                }
             };
-            self.deaths += 1;
+            self.queue.replaced();
             tracing::warn!(
-                deaths = self.deaths,
+                unexplained = self.deaths,
                 ?reason,
                 "the program is started again"
             );
-            if out_of_step {
-                self.queue.replaced();
-            } else {
-                let reason = reason.clone();
-                self.queue.died(Died { reason }, busy);
-            }
             if self.deaths >= MAX_DEATHS {
                 return Err(gave_up(&reason));
             }
@@ -111,11 +107,15 @@ impl Keeper {
                 },
                 line = process.next() => {
                     let Some(line) = line else {
-                        return End::Died(process.status().await);
+                        let begun = process.unread_bytes() < self.queue.owed_bytes();
+                        let reason = process.status().await;
+                        return self.died(reason, begun);
                     };
+                    let asked = self.queue.is_waiting();
                     if let Err(why) = self.queue.answer(answer(line)) {
                         process.kill().await;
-                        return End::OutOfStep(format!("{why}, and was killed"));
+                        let reason = format!("{why}, and was killed");
+                        return if asked { End::Charged(reason) } else { End::Unexplained(reason) };
                     }
                     self.deaths = 0;
                     since = Instant::now();
@@ -123,10 +123,23 @@ impl Keeper {
                 () = sleep_until(since + self.spec.answer_within), if self.queue.is_waiting() => {
                     process.kill().await;
                     let limit = self.spec.answer_within;
-                    return End::Silent(format!("the program did not answer within {limit:?}, and was killed"));
+                    let reason = format!("the program did not answer within {limit:?}, and was killed");
+                    return self.died(reason, true);
                 }
             }
         }
+    }
+
+    /// A process died: the message it was working on is charged if it had `begun` one. What died before it read any has not
+    /// even started, and says nothing about messages.
+    fn died(&mut self, reason: String, begun: bool) -> End {
+        if !begun {
+            return End::Unexplained(reason);
+        }
+        self.queue.charge(Died {
+            reason: reason.clone(),
+        });
+        End::Charged(reason)
     }
 
     /// Waits before a restart. False when nobody asks any more.
@@ -152,7 +165,7 @@ fn gave_up(reason: &str) -> Failure {
     Failure::new(
         Exit::Failed,
         "program-keeps-dying",
-        format!("{reason}; this was the {MAX_DEATHS}th time in a row without an answer"),
+        format!("{reason}; this was the {MAX_DEATHS}th time in a row, before it had read a message"),
     )
     .with_help("what was not answered is kept on the topic: correct the program, and start this command again")
 }

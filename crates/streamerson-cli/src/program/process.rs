@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -20,6 +21,8 @@ const STATUS: Duration = Duration::from_secs(1);
 pub(crate) struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
+    /// Whether it closed its input.
+    deaf: bool,
     lines: Lines<BufReader<ChildStdout>>,
     outgoing: BytesMut,
 }
@@ -46,6 +49,7 @@ impl Process {
         Ok(Process {
             child,
             stdin,
+            deaf: false,
             lines: Lines::new(BufReader::new(stdout), MAX_ANSWER),
             outgoing: BytesMut::new(),
         })
@@ -61,20 +65,29 @@ impl Process {
         loop {
             let Process {
                 stdin,
+                deaf,
                 lines,
                 outgoing,
                 ..
             } = self;
-            let pending = !outgoing.is_empty() && stdin.is_some();
+            let pending = !outgoing.is_empty() && !*deaf;
             tokio::select! {
                 line = lines.next() => return line.unwrap_or_default(),
                 written = write(stdin, outgoing), if pending => match written {
                     Ok(count) => outgoing.advance(count),
                     // It reads no more, but may still answer what it has read.
-                    Err(_) => *stdin = None,
+                    Err(_) => *deaf = true,
                 },
             }
         }
+    }
+
+    /// How many bytes of the questions it has not read.
+    pub(crate) fn unread_bytes(&self) -> usize {
+        // What nobody has read stays in the pipe for as long as our end is open.
+        let unread = self.stdin.as_ref().map(ioctl_fionread);
+        let in_pipe = unread.and_then(|unread| unread.ok()).unwrap_or(0);
+        self.outgoing.len() + usize::try_from(in_pipe).unwrap_or(usize::MAX)
     }
 
     /// Ends a process that owes nothing: closes its stdin, and waits for a while.

@@ -30,12 +30,8 @@ pub(crate) struct Queue {
     jobs: VecDeque<Job>,
     /// How many of them the running process has been asked.
     asked: usize,
-    /// Whether the running process has answered anything.
-    answered: bool,
     /// Whether the running process names the messages it answers.
     names: bool,
-    /// The message that a process which worked has died of.
-    suspect: Option<ByteString>,
 }
 
 impl Queue {
@@ -66,6 +62,12 @@ impl Queue {
         self.asked > 0
     }
 
+    /// How many bytes the questions have that the running process owes an answer.
+    pub(crate) fn owed_bytes(&self) -> usize {
+        let owed = self.jobs.iter().take(self.asked);
+        owed.map(|job| job.question.len()).sum()
+    }
+
     /// Hands `answer` to the question it names, or else to the oldest. An error says why the process is out of step
     /// and must go: whose its next line would be, nobody knows. The oldest question then fails with it.
     pub(crate) fn answer(&mut self, answer: Answer) -> Result<(), String> {
@@ -74,12 +76,11 @@ impl Queue {
         }
         match self.address(answer) {
             (at, Answer::Unusable(why)) => {
-                self.take(at, Answer::Unusable(why.clone()));
+                self.take(at, Ok(Answer::Unusable(why.clone())));
                 Err(why)
             }
             (at, answer) => {
-                self.answered = true;
-                self.take(at, answer);
+                self.take(at, Ok(answer));
                 Ok(())
             }
         }
@@ -109,39 +110,24 @@ impl Queue {
         }
     }
 
-    fn take(&mut self, at: usize, answer: Answer) {
+    fn take(&mut self, at: usize, answer: Result<Answer, Died>) {
         if let Some(job) = self.jobs.remove(at) {
             self.asked -= 1;
             // Nobody listens any more when the worker gave the delivery up.
-            let _ = job.done.send(Ok(answer));
+            let _ = job.done.send(answer);
         }
     }
 
-    /// The process was ended for a line it wrote. The next one is asked what is open.
+    /// Charges the end of the running process to the oldest question: programs answer in order, so it was working on that one.
+    pub(crate) fn charge(&mut self, died: Died) {
+        if self.asked > 0 {
+            self.take(0, Err(died));
+        }
+    }
+
+    /// Another process follows: it will be asked what is open.
     pub(crate) fn replaced(&mut self) {
-        (self.asked, self.answered, self.names) = (0, false, false);
-        self.suspect = None;
-    }
-
-    /// The process died, and may have been `busy`: not dead by itself, but too slow with the oldest question.
-    ///
-    /// Only the oldest question can be to blame: programs answer in order, so it was working on that one. It is to blame
-    /// when the process had worked before, and again when the next one dies of it too. The death of a process that never
-    /// answered anything says nothing about messages: all stay, the oldest behind the others.
-    pub(crate) fn died(&mut self, died: Died, busy: bool) {
-        let oldest = self.jobs.front().filter(|_| self.asked > 0);
-        let oldest = oldest.map(|job| job.id.clone());
-        if self.answered || busy {
-            self.suspect.clone_from(&oldest);
-        }
-        if oldest.is_some() && oldest == self.suspect {
-            if let Some(job) = self.jobs.pop_front() {
-                let _ = job.done.send(Err(died));
-            }
-        } else if oldest.is_some() {
-            self.jobs.rotate_left(1);
-        }
-        (self.asked, self.answered, self.names) = (0, false, false);
+        (self.asked, self.names) = (0, false);
     }
 }
 
@@ -171,7 +157,8 @@ mod tests {
     }
 
     fn died(queue: &mut Queue) {
-        queue.died(Died { reason: "x".into() }, false);
+        queue.charge(Died { reason: "x".into() });
+        queue.replaced();
     }
 
     #[test]
@@ -239,43 +226,6 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_never_answered_is_not_charged_to_a_message() {
-        let (mut queue, mut waiters) = queue(&["a", "b"]);
-        for first in ["a", "b", "a", "b"] {
-            assert_eq!(queue.ask().unwrap(), first, "each has its turn");
-            died(&mut queue);
-        }
-        assert!(waiters.iter_mut().all(|waiter| waiter.try_recv().is_err()));
-    }
-
-    #[test]
-    fn a_question_that_stopped_a_working_process_is_blamed_again() {
-        let (mut queue, _waiters) = queue(&["good", "poison"]);
-        while queue.ask().is_some() {}
-        assert!(queue.answer(payload("1")).is_ok());
-        died(&mut queue);
-        for (id, charged) in [("poison", true), ("other", false)] {
-            let (done, mut waiter) = oneshot::channel();
-            queue.push(Job {
-                id: id.into(),
-                question: id.into(),
-                done,
-            });
-            assert_eq!(queue.ask().unwrap(), id);
-            died(&mut queue);
-            assert_eq!(waiter.try_recv().is_ok(), charged, "{id}");
-        }
-    }
-
-    #[test]
-    fn a_question_that_takes_too_long_is_blamed() {
-        let (mut queue, mut waiters) = queue(&["a"]);
-        queue.ask();
-        queue.died(Died { reason: "x".into() }, true);
-        assert!(waiters[0].try_recv().unwrap().is_err());
-    }
-
-    #[test]
     fn what_nobody_waits_for_is_not_asked_but_keeps_its_place_once_it_was() {
         let (mut queue, mut waiters) = queue(&["a", "b", "c"]);
         queue.ask();
@@ -293,5 +243,15 @@ mod tests {
         died(&mut queue);
         assert!(waiters[0].try_recv().is_err());
         assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn what_is_owed_is_what_was_asked_and_not_answered() {
+        let (mut queue, _waiters) = queue(&["a", "bb", "cccc"]);
+        queue.ask();
+        queue.ask();
+        assert_eq!(queue.owed_bytes(), 3);
+        assert!(queue.answer(payload("1")).is_ok());
+        assert_eq!(queue.owed_bytes(), 2);
     }
 }

@@ -142,6 +142,20 @@ async fn a_message_that_kills_the_program_fails_alone() {
     }
 }
 
+#[tokio::test]
+async fn requests_that_kill_a_program_which_never_answered_fail_alone() {
+    let dev = Dev::start(&[]).await;
+    let script =
+        r#"while read -r line; do case "$line" in *poison*) exit 3;; *) echo 1;; esac; done"#;
+    let _worker = worker(&dev, &[], script);
+    // More deaths together than a program may have that no message explains.
+    for bad in futures::future::join_all((0..4).map(|_| request(&dev, r#""poison""#))).await {
+        let said = bad.failed(1, "program-died");
+        assert!(said.contains("status 502"), "{said}");
+    }
+    assert_eq!(request(&dev, r#""good""#).await.ok(), "1\n");
+}
+
 /// The program of the page, as it is written there.
 fn example() -> &'static str {
     let page = include_str!("../../README.md");
@@ -175,7 +189,6 @@ async fn a_message_nobody_waits_for_that_kills_the_program_ends_in_the_dead_lett
     let script =
         r#"while read -r line; do case "$line" in *poison*) exit 3;; *) echo 1;; esac; done"#;
     let _worker = worker(&dev, &[], script);
-    assert_eq!(request(&dev, r#""good""#).await.ok(), "1\n");
     dev.run(&["send", "jobs", "work", "--data", r#""poison""#])
         .await
         .ok();
@@ -215,13 +228,8 @@ async fn a_program_that_hangs_is_killed_with_what_it_started() {
 }
 
 #[tokio::test]
-async fn a_program_that_keeps_dying_ends_the_worker_and_keeps_the_messages() {
-    for script in ["exit 7", "read -r line; exit 7"] {
-        keeps_dying(script).await;
-    }
-}
-
-async fn keeps_dying(script: &str) {
+async fn a_program_that_keeps_dying_before_it_reads_ends_the_worker_and_keeps_the_messages() {
+    let script = "exit 7";
     let dev = Dev::start(&[]).await;
     for n in ["1", "2", "3", "4"] {
         dev.run(&["send", "jobs", "work", "--data", n]).await.ok();
