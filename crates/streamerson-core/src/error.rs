@@ -38,7 +38,7 @@ pub enum ErrorKind {
 /// assert_eq!(error.code(), "broker-unreachable");
 /// assert_eq!(error.to_string(), "no connection to 127.0.0.1:6379 (broker-unreachable)");
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
     code: &'static str,
@@ -105,4 +105,22 @@ impl fmt::Display for Error {
     }
 }
 
+/// As [`Display`](fmt::Display): this is what a `main` that returns the error prints.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_main_that_fails_reads_like_the_message() {
+        let error = Error::invalid("topic-missing", "name a topic");
+        assert_eq!(format!("{error:?}"), "name a topic (topic-missing)");
+    }
+}
