@@ -94,6 +94,8 @@ mod seats {
             (error.kind(), error.code()),
             (ErrorKind::Conflict, "member-taken")
         );
+        let named = error.detail().contains("member ada of group workers");
+        assert!(named, "{error}");
         // In another group, or by another name, there is no conflict.
         for configure in [
             |worker: streamerson::Worker| worker.member("ada").group("others"),

@@ -12,7 +12,11 @@ use super::settings::Settings;
 use crate::exclusive::Exclusive;
 
 /// The seat of one member in one topic.
-pub(super) struct Seat(Exclusive);
+pub(super) struct Seat {
+    place: Exclusive,
+    group: Name,
+    member: Name,
+}
 
 impl Seat {
     /// The seat that `settings` need on `topic`, if any.
@@ -21,14 +25,19 @@ impl Seat {
             return Ok(None);
         };
         let group = settings.group()?;
-        Ok(Some(Seat(Exclusive {
+        let place = Exclusive {
             broker: settings.broker.clone(),
             topic: topic.clone(),
             // With the length of the group's name, so that no two groups have a seat in common.
             name: Name::new(format!("seat.{}.{group}.{member}", group.as_str().len()))?,
             holder: settings.instance.clone(),
             lease: settings.lease,
-        })))
+        };
+        Ok(Some(Seat {
+            place,
+            group,
+            member: member.clone(),
+        }))
     }
 
     /// Takes the seat, and keeps it for as long as the answer lives; cancels `lost` when somebody else has it. One whose
@@ -38,19 +47,19 @@ impl Seat {
         heartbeat: &Heartbeat,
         lost: CancellationToken,
     ) -> Result<AbortOnDropHandle<()>> {
-        if let Some(remaining) = self.0.take().await? {
-            tracing::info!(seat = %self.0.name, ?remaining, "the seat was not left in order; waiting for its end");
+        if let Some(remaining) = self.place.take().await? {
+            tracing::info!(seat = %self.place.name, ?remaining, "the seat was not left in order; waiting for its end");
             tokio::time::sleep(remaining).await;
-            if self.0.take().await?.is_some() {
+            if self.place.take().await?.is_some() {
                 return Err(self.taken());
             }
         }
-        Ok(heartbeat.spawn(self.0.clone().keep(lost)))
+        Ok(heartbeat.spawn(self.place.clone().keep(lost)))
     }
 
     /// Leaves the seat to others, at once.
     pub(super) async fn leave(&self) {
-        if let Err(error) = self.0.leave().await {
+        if let Err(error) = self.place.leave().await {
             tracing::warn!(%error, "the seat could not be left in order");
         }
     }
@@ -60,8 +69,8 @@ impl Seat {
             ErrorKind::Conflict,
             "member-taken",
             format!(
-                "another worker sits on {} of topic {}: give each member of a group its own name, or none",
-                self.0.name, self.0.topic
+                "another worker is member {} of group {} on topic {}: give each member of a group its own name, or none",
+                self.member, self.group, self.place.topic
             ),
         )
     }
