@@ -213,7 +213,7 @@ where
                     Either::Left((stopped, _)) => stopped,
                     Either::Right((refusal, working)) => {
                         tracing::error!(%topic, error = %refusal, "the topic was divided; what is being handled is settled, and the worker ends");
-                        ending.cancel();
+                        ending.ask();
                         working.await;
                         Stopped::Failed(refusal)
                     }
