@@ -10,7 +10,7 @@ use crate::{Meta, Result, Topic};
 /// The field names of an entry, in the order they are stored.
 pub const FIELDS: [&str; 6] = ["id", "type", "corr", "reply", "meta", "data"];
 
-/// Data up to this size is copied where that saves keeping memory of its own.
+/// The data of an answer up to this size moves next to its texts.
 const SMALL: usize = 1 << 10;
 
 /// What travels. Cloning is cheap: every field is shared.
@@ -74,15 +74,31 @@ impl Message {
     }
 
     /// The answer to this message. Send it to [`Message::reply_to`].
+    ///
+    /// Its texts, and small data, share memory of their own: a copy of an answer costs no memory, and every answer is copied,
+    /// for the case that it has to be sent again; and an answer that is kept does not keep its request.
     pub fn answer(&self, data: impl Into<Bytes>) -> Message {
-        let (id, data) = beside_new_id(data.into());
+        let (id, corr, data) = (Id::new(), self.correlation(), data.into());
+        let moves = data.len() <= SMALL;
+        let texts = [id.as_str(), &self.kind, corr];
+        let length: usize = texts.iter().map(|text| text.len()).sum();
+        let mut all = Vec::with_capacity(length + if moves { data.len() } else { 0 });
+        for text in texts {
+            all.extend_from_slice(text.as_bytes());
+        }
+        if moves {
+            all.extend_from_slice(&data);
+        }
+        let mut rest = Bytes::from(all);
+        let [id, kind, corr] =
+            texts.map(|text| ByteString::try_from(rest.split_to(text.len())).unwrap_or_default());
         Message {
             id,
-            kind: self.kind.clone(),
-            corr: self.correlation().clone(),
+            kind,
+            corr,
             reply: ByteString::new(),
             meta: Bytes::new(),
-            data,
+            data: if moves { rest } else { data },
         }
     }
 
@@ -180,27 +196,12 @@ pub struct Foreign {
     pub reason: String,
 }
 
-/// A new id, and `data`. Small data moves next to the id: of what shares one piece of memory, a copy of the message costs
-/// none, and every answer is copied, for the case that it has to be sent again.
-fn beside_new_id(data: Bytes) -> (ByteString, Bytes) {
-    if data.len() > SMALL {
-        return (new_id(), data);
-    }
-    let id = Id::new();
-    let mut both = Vec::with_capacity(id.0.len() + data.len());
-    both.extend_from_slice(&id.0);
-    both.extend_from_slice(&data);
-    let mut data = Bytes::from(both);
-    let id = ByteString::try_from(data.split_to(id.0.len())).unwrap_or_default();
-    (id, data)
-}
-
 /// A new unguessable, time-ordered id.
 pub fn new_id() -> ByteString {
     ByteString::from(Id::new().as_str())
 }
 
-/// The text of an id, in place: for who writes it next to other text.
+/// The id of a message as text, in place: for who writes it next to other text. A UUIDv7, unguessable and time-ordered.
 ///
 /// ```
 /// use streamerson_core::message::Id;

@@ -28,7 +28,7 @@ pub struct Answering {
 enum State {
     /// It waits for its reply.
     Waits { reply: InFlight, asker: Asker },
-    /// More is to be done first. Boxed, because it is rare and large.
+    /// More is to be done first. Boxed, because it is large.
     Works(BoxFuture<'static, Response<Full<Bytes>>>),
     /// It is there. `None`: it was taken.
     Ended(Option<Response<Full<Bytes>>>),
@@ -59,24 +59,28 @@ impl Answering {
 impl Future for Answering {
     type Output = Result<Response<Full<Bytes>>, Infallible>;
 
+    /// There is one answer: after it, this never ends.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let reply = match &mut self.state {
-            State::Waits { reply, .. } => ready!(reply.poll_unpin(cx)),
-            State::Works(work) => return work.poll_unpin(cx).map(Ok),
-            // There is only one answer: who asks for another waits for ever.
-            State::Ended(response) => return response.take().map_or(Poll::Pending, ready_with),
+        let response = match &mut self.state {
+            State::Waits { reply, .. } => {
+                let reply = ready!(reply.poll_unpin(cx));
+                match std::mem::replace(&mut self.state, State::Ended(None)) {
+                    State::Waits { asker, .. } => {
+                        let answer = answer(reply, asker.id());
+                        asker.answered(answer)
+                    }
+                    _ => return Poll::Pending,
+                }
+            }
+            State::Works(work) => ready!(work.poll_unpin(cx)),
+            State::Ended(response) => match response.take() {
+                Some(response) => response,
+                None => return Poll::Pending,
+            },
         };
-        let State::Waits { asker, .. } = std::mem::replace(&mut self.state, State::Ended(None))
-        else {
-            return Poll::Pending;
-        };
-        let answer = answer(reply, asker.id());
-        ready_with(asker.answered(answer))
+        self.state = State::Ended(None);
+        Poll::Ready(Ok(response))
     }
-}
-
-fn ready_with(response: Response<Full<Bytes>>) -> Poll<Result<Response<Full<Bytes>>, Infallible>> {
-    Poll::Ready(Ok(response))
 }
 
 impl std::fmt::Debug for State {

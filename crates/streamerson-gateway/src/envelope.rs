@@ -15,8 +15,11 @@ use crate::path;
 use crate::problem::Failure;
 use crate::routes::Matched;
 
+/// Data up to this size moves next to the other fields. Who waits for the reply keeps it, with the id.
+const BESIDE: usize = 1 << 10;
+
 /// Data up to this size is copied: cheaper than the buffer that it would keep.
-const SMALL: usize = 4 << 10;
+const COPIED: usize = 4 << 10;
 
 /// The fields of a message that a request tells; the type is empty when it does not.
 #[derive(Debug)]
@@ -56,8 +59,8 @@ impl<'a> Envelope<'a> {
     /// Writes the fields of the message `id`, with its type where the request says that, and with a deadline in
     /// milliseconds since 1970.
     ///
-    /// All of them share one piece of memory. Small data moves in as well: left where it is, it would keep the read buffer
-    /// of its connection, a hundred times as large, and the connection would have to get another one for its next request.
+    /// They share one piece of memory. Small data moves in as well: left where it is, it would keep the read buffer of its
+    /// connection, a hundred times as large, and the connection would have to get another one for its next request.
     pub(crate) fn encode(
         &self,
         id: &str,
@@ -65,7 +68,7 @@ impl<'a> Envelope<'a> {
         exp: Option<u64>,
         data: Bytes,
     ) -> Result<Encoded, Failure> {
-        let moves = data.len() <= SMALL;
+        let moves = data.len() <= BESIDE;
         let kind = kind.unwrap_or_default();
         let mut room = 192 + id.len() + kind.len() + self.matched.path.len() + self.query.len();
         if moves {
@@ -85,7 +88,11 @@ impl<'a> Envelope<'a> {
         let id = text(id.len());
         let kind = text(kind.len());
         let meta = rest.split_to(meta);
-        let data = if moves { rest } else { data };
+        let data = match data.len() {
+            0..=BESIDE => rest,
+            ..=COPIED => Bytes::copy_from_slice(&data),
+            _ => data,
+        };
         Ok(Encoded {
             id,
             kind,

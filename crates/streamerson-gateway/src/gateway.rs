@@ -205,7 +205,7 @@ impl Shared {
     /// Answers a request.
     ///
     /// What can be done without waiting is done here: for most requests, all that precedes their reply. So thousands may
-    /// wait, and none of them holds its request, whose head would keep the read buffer of its connection, nor its message.
+    /// wait, and none of them holds its request, whose head would keep the read buffer of its connection.
     fn serve<B>(self: &Arc<Self>, head: Parts, mut body: B) -> Answering
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -259,21 +259,18 @@ impl Shared {
             let mut context = Context::from_waker(Waker::noop());
             Ok(
                 match body::poll_first(Pin::new(body), asked.route.max_body, &mut context)? {
-                    First::Whole(data) => self.begin_with(&asked, data, id)?,
+                    First::Whole(data) => {
+                        let composed = compose(&asked, data, id, self.client.broker_unix_ms())?;
+                        match composed.mode {
+                            Mode::Reply => Begun::Waits(self.dispatch(composed)),
+                            Mode::Send => Begun::Sends(composed),
+                        }
+                    }
                     First::Part(first) => Begun::Uploads(first),
                 },
             )
         });
         (progress, begun)
-    }
-
-    /// Begins a request whose body is there.
-    fn begin_with(&self, asked: &Asked<'_>, data: Bytes, id: &str) -> Result<Begun, Failure> {
-        let composed = compose(asked, data, id, self.client.broker_unix_ms())?;
-        Ok(match composed.mode {
-            Mode::Reply => Begun::Waits(self.dispatch(composed)),
-            Mode::Send => Begun::Sends(composed),
-        })
     }
 
     fn admit(&self, progress: &InProgress) -> Result<(), Failure> {
@@ -332,11 +329,10 @@ impl Shared {
         let data = body::rest(Pin::new(body), first, limit, self.body_read_timeout).await?;
         drop(receiving);
         let id = asker.id();
-        match self.begin_with(&asked, data, id)? {
-            Begun::Waits(reply) => answer(reply.await, id),
-            Begun::Sends(composed) => self.send(composed, id).await,
-            Begun::Ends(response) => Ok(response),
-            Begun::Uploads(_) => Err(Failure::new(codes::INTERNAL, "a body did not end")),
+        let composed = compose(&asked, data, id, self.client.broker_unix_ms())?;
+        match composed.mode {
+            Mode::Reply => answer(self.dispatch(composed).await, id),
+            Mode::Send => self.send(composed, id).await,
         }
     }
 

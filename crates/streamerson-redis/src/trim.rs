@@ -5,9 +5,9 @@
 //! trimmed by several calls.
 
 use streamerson_core::retention::{Retention, Trimmed};
-use streamerson_core::time::unix_ms;
 use streamerson_core::{Position, Result, Topic};
 
+use crate::boot;
 use crate::broker::RedisBroker;
 use crate::entry;
 use crate::error;
@@ -38,7 +38,12 @@ pub(crate) async fn trim(
         Some(keep) if keep > 0 && keep < length => oldest.after(length - keep, bound).await?,
         _ => None,
     };
-    let boundary = retention.boundary(unix_ms(), |_| nth_newest, first_unprocessed);
+    // Positions are by the server's clock.
+    let now = match retention.max_age {
+        Some(_) => boot::time(broker.commands()).await?,
+        None => 0,
+    };
+    let boundary = retention.boundary(now, |_| nth_newest, first_unprocessed);
     match boundary {
         Some(boundary) => oldest.remove_before(boundary, first_unprocessed).await,
         None => Ok(Trimmed::default()),

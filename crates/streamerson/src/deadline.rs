@@ -32,7 +32,7 @@ impl Deadline {
     /// No deadline.
     pub const NONE: Deadline = Deadline { unix_ms: None };
 
-    /// The deadline at `unix_ms` milliseconds since 1970, as it travels in `meta.exp`.
+    /// The deadline at `unix_ms` milliseconds since 1970, by the clock of this machine. In `meta.exp` it travels by the broker's.
     pub const fn at(unix_ms: u64) -> Deadline {
         Deadline {
             unix_ms: Some(unix_ms),
@@ -45,7 +45,7 @@ impl Deadline {
         Deadline::at(unix_ms().saturating_add(ms))
     }
 
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970, by the clock of this machine.
     pub const fn unix_ms(self) -> Option<u64> {
         self.unix_ms
     }
@@ -61,8 +61,15 @@ impl Deadline {
         self.unix_ms.is_some_and(|at| at <= now_unix_ms)
     }
 
-    /// The same moment on a clock that is ahead by so many milliseconds.
-    pub(crate) fn on_clock_ahead(self, ahead: i64) -> Deadline {
+    /// The same moment on another clock, which says `now`.
+    pub(crate) fn unix_ms_at(self, now: u64) -> Option<u64> {
+        let left = u64::try_from(self.remaining()?.as_millis()).unwrap_or(u64::MAX);
+        Some(now.saturating_add(left))
+    }
+
+    /// This deadline, of a clock that says `now`, on the clock of this machine.
+    pub(crate) fn from_clock(self, now: u64) -> Deadline {
+        let ahead = unix_ms().cast_signed().saturating_sub(now.cast_signed());
         Deadline {
             unix_ms: self.unix_ms.map(|at| at.saturating_add_signed(ahead)),
         }

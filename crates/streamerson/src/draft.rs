@@ -6,7 +6,6 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde::Serialize;
 use streamerson_core::meta::IDEMPOTENCY_KEY;
-use streamerson_core::time::unix_ms;
 use streamerson_core::{Append, Error, Message, Meta, Once, Result, Topic};
 
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
@@ -22,8 +21,15 @@ pub(crate) struct Draft {
     kind: ByteString,
     data: Bytes,
     pub(crate) meta: Meta,
-    due: Option<u64>,
+    due: Option<Due>,
     once: Option<(String, Duration)>,
+}
+
+/// When a message is due: by the broker's clock.
+#[derive(Debug, Clone, Copy)]
+enum Due {
+    At(u64),
+    In(Duration),
 }
 
 impl Draft {
@@ -59,11 +65,11 @@ impl Draft {
 
     pub(crate) fn at(&mut self, time: SystemTime) {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.due = Some(ms(since));
+        self.due = Some(Due::At(ms(since)));
     }
 
     pub(crate) fn delay(&mut self, delay: Duration) {
-        self.due = Some(unix_ms().saturating_add(ms(delay)));
+        self.due = Some(Due::In(delay));
     }
 
     /// Tells workers the key of what is to happen once.
@@ -86,8 +92,8 @@ impl Draft {
         }
     }
 
-    /// A new message.
-    pub(crate) fn compose(self) -> Result<Append> {
+    /// A new message, at a time when the broker's clock says `now`.
+    pub(crate) fn compose(self, now: u64) -> Result<Append> {
         let topic = self.target?;
         let once = self
             .once
@@ -96,6 +102,10 @@ impl Draft {
         let message = Message::new(self.kind, self.data).with_meta(&self.meta);
         let mut append = Append::new(topic, message);
         if let Some(due) = self.due {
+            let due = match due {
+                Due::At(at) => at,
+                Due::In(delay) => now.saturating_add(ms(delay)),
+            };
             check_due(due, self.meta.exp)?;
             append = append.due_at(due);
         }
@@ -208,12 +218,13 @@ pub(crate) use payload_methods;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use streamerson_core::time::unix_ms;
 
     #[test]
     fn the_first_mistake_is_answered() {
         let mut draft = Draft::new("no topic", "a");
         draft.json(&std::collections::BTreeMap::from([((1, 2), 3)]));
-        assert_eq!(draft.compose().unwrap_err().code(), "invalid-name");
+        assert_eq!(draft.compose(unix_ms()).unwrap_err().code(), "invalid-name");
     }
 
     #[test]
@@ -239,7 +250,7 @@ mod tests {
         let mut draft = Draft::new("b", "b.work");
         draft.meta.exp = deadline;
         due(&mut draft);
-        draft.compose()
+        draft.compose(unix_ms())
     }
 
     #[test]
@@ -263,7 +274,7 @@ mod tests {
         let keep = Duration::from_secs(60);
         let mut draft = Draft::new("b", "b.work");
         draft.store_once("k".into(), keep);
-        let append = draft.compose().unwrap();
+        let append = draft.compose(unix_ms()).unwrap();
         let meta = append.message.parse_meta().unwrap();
         assert_eq!(meta.hdr.get("idempotency-key"), Some("k"));
         assert_eq!(
@@ -275,7 +286,7 @@ mod tests {
         draft.meta.hdr.append("Idempotency-Key", "a header's");
         draft.store_once("first".into(), keep);
         draft.store_once("last".into(), keep);
-        let append = draft.compose().unwrap();
+        let append = draft.compose(unix_ms()).unwrap();
         let meta = append.message.parse_meta().unwrap();
         assert_eq!(
             meta.hdr.iter().collect::<Vec<_>>(),
@@ -292,7 +303,7 @@ mod tests {
             let mut draft = Draft::new("b", "b.work");
             draft.idempotency_key(key);
             assert_eq!(
-                draft.compose().unwrap_err().code(),
+                draft.compose(unix_ms()).unwrap_err().code(),
                 "invalid-idempotency-key"
             );
         }

@@ -8,7 +8,6 @@ use bytestring::ByteString;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use streamerson::Client;
-use streamerson_core::time::unix_ms;
 use streamerson_core::{Error, ErrorKind, Message, Meta, Topic, partition};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
@@ -183,7 +182,7 @@ impl Default for Chains {
 pub(crate) async fn request(client: &Client, topic: &Topic, nonce: u64, timeout: Duration) -> Call {
     let wait = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
     let meta = Meta {
-        exp: Some(unix_ms().saturating_add(wait)),
+        exp: Some(client.broker_unix_ms().saturating_add(wait)),
         ..Meta::default()
     };
     let message = Message::new(EFFECT, payload(nonce, None)).with_meta(&meta);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use streamerson::Client;
+use streamerson_core::time::millis;
 use streamerson_core::{Message, Meta};
 use tokio::time::Instant;
 
@@ -47,7 +48,7 @@ impl Request {
         let client = Client::open(self.broker.connect().await?).await?;
         let deadline = Instant::now() + self.timeout;
         let meta = Meta {
-            exp: Some(client.broker_unix_ms() + self.timeout.as_millis() as u64),
+            exp: Some(client.broker_unix_ms().saturating_add(millis(self.timeout))),
             ..self.payload.meta()
         };
         let message = Message::new(self.destination.kind.as_str(), data).with_meta(&meta);

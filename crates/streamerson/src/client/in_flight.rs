@@ -18,8 +18,8 @@ type Answer = oneshot::Receiver<Result<Message>>;
 
 /// A request on its way, from [`Client::dispatch`](super::Client::dispatch). Await it for the answer.
 ///
-/// It is small, and does not hold the message: a gateway keeps one of these for everyone who waits. Dropped, the
-/// request is given up; it is not sent if it still was in the queue.
+/// It is small: of the message it holds the id, and what shares memory with that. A gateway keeps one of these for everyone
+/// who waits. Dropped, the request is given up; it is not sent if it still was in the queue.
 #[derive(Debug)]
 #[must_use = "a request that is dropped is given up"]
 pub struct InFlight {
@@ -27,7 +27,7 @@ pub struct InFlight {
 }
 
 enum State {
-    /// It was not sent. `None`: that was told.
+    /// It was not sent. `None`: all was told.
     Refused(Option<Error>),
     /// It waits for its answer.
     Waits { waiting: Waiting, answer: Answer },
@@ -71,19 +71,24 @@ impl InFlight {
 impl Future for InFlight {
     type Output = Result<Message>;
 
+    /// There is one answer: after it, this never ends.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Message>> {
         let answer = match &mut self.state {
-            State::Waits { answer, .. } => ready!(answer.poll_unpin(cx)),
-            State::QueuesUp(queued) => return queued.poll_unpin(cx),
-            // Who polls again after the end learns that there is nothing more.
-            State::Refused(error) => return Poll::Ready(Err(error.take().unwrap_or_else(closed))),
+            State::Waits { answer, .. } => {
+                ready!(answer.poll_unpin(cx)).unwrap_or_else(|_| Err(closed()))
+            }
+            State::QueuesUp(queued) => ready!(queued.poll_unpin(cx)),
+            State::Refused(error) => match error.take() {
+                Some(error) => Err(error),
+                None => return Poll::Pending,
+            },
         };
         if let State::Waits { waiting, .. } =
             std::mem::replace(&mut self.state, State::Refused(None))
         {
             waiting.ended();
         }
-        Poll::Ready(answer.unwrap_or_else(|_| Err(closed())))
+        Poll::Ready(answer)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The client: sends messages, and requests answers within a deadline.
 //!
-//! One inbox per client, whatever the number of requests. Three tasks: one sends what is queued, in batches with one
+//! One inbox per client, whatever the number of requests. Four tasks: one compares the clocks (`clock`), one sends what is queued, in batches with one
 //! in flight (`sender`); one reads the answers (`inbox`); one lets deadlines pass (`replies`).
 
 mod in_flight;
@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock::Clock;
 use crate::draft::Draft;
@@ -86,13 +87,14 @@ struct Shared {
     tasks: Mutex<Option<Tasks>>,
 }
 
-/// Dropped with the last client: the sender ends by itself once its queue is empty, the others at once.
+/// Dropped with the last client and the last request in flight: the sender ends by itself once its queue is empty, the others at once.
 #[derive(Debug)]
 struct Tasks {
     sender: JoinHandle<()>,
     stop_sending: CancellationToken,
     readers: [JoinHandle<()>; 2],
     stop_reading: DropGuard,
+    _comparing: AbortOnDropHandle<()>,
 }
 
 impl Client {
@@ -106,14 +108,13 @@ impl Client {
         let inbox = broker.inbox().await?;
         let replies = Arc::new(Replies::new(options.max_in_flight));
         let clock = Arc::new(Clock::new(broker.clone()));
-        clock.compare().await;
+        clock.ask().await;
         let (outbox, queue) = mpsc::channel(QUEUE);
         let (stop_sending, stop_reading) = (CancellationToken::new(), CancellationToken::new());
         let tasks = Tasks {
             sender: tokio::spawn(sender::run(
                 Partitions::new(broker),
                 replies.clone(),
-                clock.clone(),
                 queue,
                 stop_sending.clone(),
             )),
@@ -127,6 +128,10 @@ impl Client {
                 tokio::spawn(replies::run_timer(replies.clone(), stop_reading.clone())),
             ],
             stop_reading: stop_reading.drop_guard(),
+            _comparing: AbortOnDropHandle::new(tokio::spawn({
+                let clock = clock.clone();
+                async move { clock.run().await }
+            })),
         };
         let shared = Shared {
             address: inbox.address.to_byte_string(),

@@ -63,9 +63,9 @@ impl<'a> RequestBuilder<'a> {
             .min(self.deadline)
             .min(Deadline::inherited());
         let mut draft = self.draft;
-        let ahead = self.client.shared.clock.ahead();
-        draft.meta.exp = deadline.on_clock_ahead(-ahead).unix_ms();
-        let append = draft.compose()?;
+        let now = self.client.broker_unix_ms();
+        draft.meta.exp = deadline.unix_ms_at(now);
+        let append = draft.compose(now)?;
         let until = tokio::time::Instant::now() + deadline.remaining().unwrap_or(timeout);
         let message = self
             .client
@@ -108,11 +108,16 @@ impl<'a> IntoFuture for RequestBuilder<'a> {
 pub struct SendBuilder<'a> {
     client: &'a Client,
     draft: Draft,
+    deadline: Deadline,
 }
 
 impl<'a> SendBuilder<'a> {
     pub(super) fn new(client: &'a Client, draft: Draft) -> SendBuilder<'a> {
-        SendBuilder { client, draft }
+        SendBuilder {
+            client,
+            draft,
+            deadline: Deadline::NONE,
+        }
     }
 
     payload_methods!();
@@ -133,7 +138,7 @@ impl<'a> SendBuilder<'a> {
 
     /// When the message expires: after that it is not handled any more.
     pub fn deadline(mut self, deadline: Deadline) -> Self {
-        self.draft.meta.exp = deadline.unix_ms();
+        self.deadline = deadline;
         self
     }
 }
@@ -145,11 +150,9 @@ impl<'a> IntoFuture for SendBuilder<'a> {
     fn into_future(self) -> Self::IntoFuture {
         async move {
             let mut draft = self.draft;
-            let ahead = self.client.shared.clock.ahead();
-            draft.meta.exp = Deadline::from(draft.meta.exp)
-                .on_clock_ahead(-ahead)
-                .unix_ms();
-            self.client.store(draft.compose()?).await
+            let now = self.client.broker_unix_ms();
+            draft.meta.exp = self.deadline.unix_ms_at(now);
+            self.client.store(draft.compose(now)?).await
         }
         .boxed()
     }

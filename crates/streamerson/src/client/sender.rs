@@ -8,7 +8,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::replies::Replies;
-use crate::clock::Clock;
 use crate::partitions::Partitions;
 
 /// The most messages in one append: more would only delay the answer to the first of them.
@@ -42,7 +41,6 @@ impl Outgoing {
 pub(super) async fn run(
     partitions: Partitions,
     replies: Arc<Replies>,
-    clock: Arc<Clock>,
     mut outbox: mpsc::Receiver<Outgoing>,
     stop: CancellationToken,
 ) {
@@ -57,10 +55,6 @@ pub(super) async fn run(
             received = outbox.recv_many(&mut batch, BATCH) => if received == 0 {
                 return;
             },
-        }
-        if clock.is_due() {
-            let clock = clock.clone();
-            drop(tokio::spawn(async move { clock.compare().await }));
         }
         // Whoever stands in line may have more to send: waiting for a turn costs less than another batch.
         tokio::task::yield_now().await;

@@ -37,7 +37,7 @@ pub(super) struct Rules {
     pub(super) epoch: u64,
     /// Where dead letters are counted by their reason.
     pub(super) counters: Counters,
-    /// Ages and deadlines are judged by the broker's.
+    /// Ages and deadlines are judged by the broker's clock.
     pub(super) clock: Arc<Clock>,
 }
 
@@ -116,7 +116,7 @@ impl Rules {
         let is_answer = matches!(source, Source::Here);
         // Who waits for the answer of a later stage would not get one, if that stage were not reached.
         let is_passed_on = matches!(source, Source::Elsewhere(_)) && message.reply_to().is_some();
-        match outputs(message, source, publish) {
+        match outputs(message, source, publish, moment.unix_ms) {
             Ok(outputs) if is_answer => {
                 self.conclude(message, receipt, reply, outputs, moment, stats)
             }
@@ -245,11 +245,16 @@ fn too_many(message: &Message, attempt: u32) -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "too-many-attempts", text)
 }
 
-/// The messages that a handler asked for, the one that carries the request on last.
-fn outputs(message: &Message, source: Source, publish: Vec<Draft>) -> Result<Vec<Append>> {
+/// The messages that a handler asked for, the one that carries the request on last. `now` is what the broker's clock says.
+fn outputs(
+    message: &Message,
+    source: Source,
+    publish: Vec<Draft>,
+    now: u64,
+) -> Result<Vec<Append>> {
     let mut outputs = Vec::with_capacity(publish.len() + 1);
     for draft in publish {
-        outputs.push(draft.compose()?);
+        outputs.push(draft.compose(now)?);
     }
     if let Source::Elsewhere(draft) = source {
         outputs.push(draft.forward(message)?);

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use streamerson_core::intake::Intake;
-use streamerson_core::time::unix_ms;
+use streamerson_core::time::{millis, unix_ms};
 use streamerson_core::{Delivery, Error, ErrorKind, Member, Message, Receipt, Settlement};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
@@ -27,13 +27,14 @@ use super::settling::Ended;
 use super::stats::{Counters, WorkerStats};
 use super::stop::Stop;
 use crate::backoff::Backoff;
+use crate::clock::PATIENCE;
 use crate::{IntoReply, Problem, Reply, Request};
 
 /// The most deliveries asked for at once.
 const BATCH: usize = 256;
 
-/// Clocks are compared no more often than this.
-const COMPARE_AGAIN: Duration = Duration::from_millis(100);
+/// An answer about the time is good for so long.
+const SAME_GO: Duration = Duration::from_millis(100);
 
 /// How long a handler that was stopped may take to notice.
 const STOPPING: Duration = Duration::from_secs(1);
@@ -75,8 +76,8 @@ pub(super) struct Work {
     settlements: Vec<Ended>,
     stats: WorkerStats,
     caution: Caution,
-    /// When the clocks were last compared.
-    compared: Option<Instant>,
+    /// When the broker was last asked for the time, and its answer.
+    asked_time: Option<(Instant, Option<u64>)>,
 }
 
 /// How the handling of one message ended.
@@ -93,8 +94,6 @@ where
 {
     /// Works until `stop`, or until the membership is of no use any more; ends what runs, while there is time.
     pub(super) async fn run(mut self, member: &mut dyn Member, stop: &Stop) -> Stopped {
-        // A broker that is away is told of by the first read.
-        self.rules.clock.compare().await;
         // The tasks that keep leases and settle begin first: a handler that blocks could keep them from it.
         tokio::task::yield_now().await;
         let mut backoff = Backoff::new();
@@ -123,10 +122,6 @@ where
 
     /// Starts what waits, and takes the next deliveries if there is room. Answers whether to go on.
     async fn turn(&mut self, member: &mut dyn Member, stop: &Stop) -> Result<bool, Error> {
-        if self.rules.clock.is_due() {
-            let clock = self.rules.clock.clone();
-            drop(tokio::spawn(async move { clock.compare().await }));
-        }
         // While there is always more to take, nobody waits for these below.
         self.conclude_ended();
         self.start_waiting().await;
@@ -261,26 +256,32 @@ where
     }
 
     /// Whether nobody waits any more. When it seems so, that may be because of this machine's clock: the broker's decides, and
-    /// the deadline is put on the clock that handlers see.
+    /// the deadline is put on the clock that handlers see. A message is rather handled in vain than lost.
     async fn has_passed(&mut self, request: &mut Request) -> bool {
-        let (told, clock) = (request.deadline(), &self.rules.clock);
-        let here = told.on_clock_ahead(clock.ahead());
-        request.set_deadline(here);
-        if !here.has_passed(unix_ms()) {
+        let told = request.deadline();
+        if !told.has_passed(unix_ms()) {
             return false;
         }
-        // One answer is for all that are looked at in one go.
-        let recent = self.work.compared.filter(|at| at.elapsed() < COMPARE_AGAIN);
-        let ahead = match recent {
-            Some(_) => clock.ahead(),
-            None => {
-                self.work.compared = Some(Instant::now());
-                clock.compare().await
-            }
+        let Some(now) = self.broker_time().await else {
+            return false;
         };
-        let here = told.on_clock_ahead(ahead);
-        request.set_deadline(here);
-        here.has_passed(unix_ms())
+        request.set_deadline(told.from_clock(now));
+        told.has_passed(now)
+    }
+
+    /// What the broker's clock says. One answer is for all who ask in one go, and so is none.
+    async fn broker_time(&mut self) -> Option<u64> {
+        if let Some((at, answer)) = self.work.asked_time {
+            let since = at.elapsed();
+            match answer {
+                Some(then) if since < SAME_GO => return Some(then + millis(since)),
+                None if since < PATIENCE => return None,
+                _ => (),
+            }
+        }
+        let answer = self.rules.clock.ask().await;
+        self.work.asked_time = Some((Instant::now(), answer));
+        answer
     }
 
     /// Concludes what has ended; also what ends while this task lets others go first, so that they are settled together.

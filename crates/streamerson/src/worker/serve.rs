@@ -105,11 +105,18 @@ pub(super) struct Shared {
     pub(super) heartbeat: Heartbeat,
     partitions: Partitions,
     rate: Option<Arc<Rate>>,
+    clock: Arc<Clock>,
+    _comparing: AbortOnDropHandle<()>,
 }
 
 impl Shared {
+    /// Begins what all topics share; within a runtime.
     pub(super) fn new(settings: Settings) -> Shared {
+        let clock = Arc::new(Clock::new(settings.broker.clone()));
+        let comparing = clock.clone();
         Shared {
+            clock,
+            _comparing: AbortOnDropHandle::new(tokio::spawn(async move { comparing.run().await })),
             heartbeat: Heartbeat::start(),
             partitions: Partitions::new(settings.broker.clone()),
             rate: settings.rate.map(|rate| Arc::new(Rate::new(rate))),
@@ -315,7 +322,7 @@ where
         agreements: Agreements::of(&service),
         epoch,
         counters: settings.counters.clone(),
-        clock: Arc::new(Clock::new(settings.broker.clone())),
+        clock: shared.clock.clone(),
     });
     let settling = settling::run(
         shared.partitions.settler(member.settler()),
