@@ -34,7 +34,7 @@ const fn rule(
     }
 }
 
-use ErrorKind::{Fenced, Internal, Invalid, NotFound, Unavailable};
+use ErrorKind::{Corrupt, Fenced, Internal, Invalid, NotFound, Unavailable};
 
 /// What Redis says first, and what it means. Redis answers each of these before it has done anything, so
 /// `Unavailable` is true: nothing happened. The first match counts.
@@ -198,6 +198,33 @@ const RULES: &[Rule] = &[
     ),
 ];
 
+/// The codes with which errors of the embedded broker's port end. They name thing and remedy themselves.
+const EMBEDDED: &[(&str, ErrorKind)] = &[
+    ("checkpoint-too-large", Unavailable),
+    ("disk-full", Unavailable),
+    ("group-not-found", NotFound),
+    ("inbox-has-no-groups", Invalid),
+    ("inbox-terms", Invalid),
+    ("invalid-lease", Invalid),
+    ("invalid-name", Invalid),
+    ("invalid-once-key", Invalid),
+    ("invalid-partitions", Invalid),
+    ("log-damaged", Corrupt),
+    ("log-unreadable", Corrupt),
+    ("memory-full", Unavailable),
+    ("message-too-large", Invalid),
+    ("overloaded", Unavailable),
+    ("position-not-greater", Invalid),
+    ("positions-exhausted", Invalid),
+    ("segment-forgotten", Internal),
+    ("segment-full", Internal),
+    ("storage-failed", Corrupt),
+    ("too-many-once-keys", Unavailable),
+    ("too-many-scheduled", Unavailable),
+    ("too-many-topics", Unavailable),
+    ("topic-not-found", NotFound),
+];
+
 const TOO_NARROW: &str = "the ACL of this user is too narrow: allow the keys of the namespace, and +@stream +@scripting +@keyspace +@sortedset +@hash +@string +@connection +info +time, and +config|get for the boot check";
 const WRONG_PASSWORD: &str = "check user and password in the URL";
 const NO_CLUSTER: &str = "Redis Cluster is not supported: use a standalone Redis or Valkey";
@@ -206,6 +233,9 @@ const NO_CLUSTER: &str = "Redis Cluster is not supported: use a standalone Redis
 pub(crate) fn refused(answer: &[u8], what: impl Display) -> Error {
     let text = String::from_utf8_lossy(answer);
     let text = raised(&text);
+    if let Some((kind, code, detail)) = embedded(text) {
+        return Error::new(kind, code, format!("{what}: {detail}"));
+    }
     match RULES.iter().find(|rule| text.starts_with(rule.begins)) {
         Some(rule) => Error::new(
             rule.kind,
@@ -214,6 +244,19 @@ pub(crate) fn refused(answer: &[u8], what: impl Display) -> Error {
         ),
         None => Error::new(Internal, "unexpected-refusal", format!("{what}: {text}")),
     }
+}
+
+/// Kind, code and detail of an error of the embedded broker: `WORD detail (code)`.
+fn embedded(text: &str) -> Option<(ErrorKind, &'static str, &str)> {
+    let (words, last) = text.strip_suffix(')')?.rsplit_once(" (")?;
+    let (word, detail) = words.split_once(' ')?;
+    let (code, kind) = EMBEDDED.iter().find(|(code, _)| *code == last)?;
+    // With these it says that nothing happened, and that it may succeed later.
+    let kind = match word {
+        "MISCONF" | "OOM" => Unavailable,
+        _ => *kind,
+    };
+    Some((kind, code, detail))
 }
 
 /// Redis before version 7 wraps what a script ran into: `ERR Error running script (…): … -READONLY …`.
@@ -274,6 +317,29 @@ mod tests {
                 .detail()
                 .contains("append to orders: ERR something new")
         );
+    }
+
+    #[test]
+    fn errors_of_the_embedded_broker_keep_kind_code_and_remedy() {
+        let told = |answer: &str| {
+            let error = refused(answer.as_bytes(), "append to orders");
+            (error.kind(), error.code(), error.detail().to_owned())
+        };
+        let detail = "append to orders: no space left (at all)".to_owned();
+        assert_eq!(
+            told("MISCONF no space left (at all) (disk-full)"),
+            (Unavailable, "disk-full", detail)
+        );
+        let (kind, code, _) = told("OOM no memory left (memory-full)");
+        assert_eq!((kind, code), (Unavailable, "memory-full"));
+        let (kind, code, _) = told("ERR 5 bytes are more than 4 (message-too-large)");
+        assert_eq!((kind, code), (Invalid, "message-too-large"));
+        let (kind, code, _) = told("ERR not confirmed (storage-failed)");
+        assert_eq!((kind, code), (Corrupt, "storage-failed"));
+        let (kind, code, _) = told("MISCONF not written (storage-failed)");
+        assert_eq!((kind, code), (Unavailable, "storage-failed"));
+        let (_, code, _) = told("MISCONF Redis is configured to save (RDB)");
+        assert_eq!(code, "broker-cannot-persist");
     }
 
     #[test]

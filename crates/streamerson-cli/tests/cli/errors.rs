@@ -226,3 +226,19 @@ async fn the_environment_names_the_broker_and_a_flag_wins() {
     let output = list("nonsense:").output().await.unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn what_the_embedded_broker_refuses_keeps_its_code() {
+    let dev = Dev::start(&[]).await;
+    let large = dev.directory.path().join("large");
+    std::fs::File::create(&large)
+        .unwrap()
+        .set_len(40 << 20)
+        .unwrap();
+    let large = format!("@{}", large.display());
+    let sent = ["send", "orders", "o", "--content-type", "text/plain", "-d"];
+    let sent: Vec<&str> = sent.into_iter().chain([large.as_str()]).collect();
+    let said = dev.run(&sent).await.failed(2, "message-too-large");
+    assert!(said.contains("store large content elsewhere"), "{said}");
+    assert!(!said.contains("unexpected-refusal"), "{said}");
+}
