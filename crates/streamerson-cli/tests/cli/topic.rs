@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use streamerson_core::{Append, Membership, Message, Name, Settlement, Start, Topic};
 
-use crate::support::{Place, on_both};
+use crate::support::{Dev, Place, on_both};
 
 on_both! {
     a_topic_tells_what_it_holds
@@ -325,4 +325,67 @@ async fn a_divided_topic_is_shown_and_trimmed_with_its_partitions(place: Place) 
     for (part, left) in [("orders", 1), ("orders.0", 1), ("orders.2", 1)] {
         assert_eq!(place.messages(part).await.len(), left, "{part}");
     }
+}
+
+/// A `dev` whose topic `bad` holds a message that rotted on the disk, beside a topic `good`.
+async fn rotten() -> Dev {
+    let dev = Dev::start(&[]).await;
+    for (topic, payload) in [("good", "intact"), ("bad", "rotten")] {
+        let sent = [
+            "send",
+            topic,
+            "o",
+            "--content-type",
+            "text/plain",
+            "-d",
+            payload,
+        ];
+        dev.run(&sent).await.ok();
+    }
+    // Opened again, it has no message in memory.
+    let dev = Dev::start_in(dev.stop().await, &[]).await;
+    let log = dev
+        .directory
+        .path()
+        .join(".streamerson/00000000000000000001.log");
+    let bytes = std::fs::read(&log).unwrap();
+    let at = bytes.windows(6).position(|part| part == b"rotten").unwrap();
+    let log = std::fs::File::options().write(true).open(log).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&log, b"R", at as u64).unwrap();
+    dev
+}
+
+#[tokio::test]
+async fn a_topic_that_cannot_be_read_is_listed_as_such_beside_the_others() {
+    let dev = rotten().await;
+    let listed = dev.run(&["topic", "ls"]).await;
+    let row = |topic| listed.stdout.lines().find(|line| line.starts_with(topic));
+    assert!(
+        row("good").is_some_and(|row| row.contains('1')),
+        "{listed:?}"
+    );
+    assert!(
+        row("bad").is_some_and(|row| row.contains("log-damaged")),
+        "{listed:?}"
+    );
+    let said = listed.failed(1, "log-damaged");
+    assert!(said.contains("topic bad"), "{said}");
+
+    let listed = dev.run(&["topic", "ls", "-o", "json"]).await;
+    let printed: Value = serde_json::from_str(&listed.stdout).unwrap();
+    assert_eq!(printed[0]["topic"], json!("bad"));
+    assert_eq!(printed[0]["error"]["code"], json!("log-damaged"));
+    assert_eq!(printed[1]["length"], json!(1));
+    assert_eq!(listed.code, 1);
+}
+
+#[tokio::test]
+async fn a_topic_that_cannot_be_read_can_be_removed() {
+    let dev = rotten().await;
+    dev.run(&["topic", "rm", "bad", "--yes"]).await.ok();
+    let listed = dev.run(&["topic", "ls"]).await.ok();
+    assert!(
+        listed.contains("good") && !listed.contains("bad"),
+        "{listed}"
+    );
 }

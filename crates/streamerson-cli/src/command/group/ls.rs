@@ -4,7 +4,7 @@ use clap::Args;
 use streamerson_core::Topic;
 use streamerson_core::time::unix_ms;
 
-use crate::command::topic::{found, missing, parts};
+use crate::command::topic::{missing, parts, seen};
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
 use crate::figures::{GROUP, GroupFigures};
@@ -36,23 +36,27 @@ impl Ls {
         };
         let now = unix_ms();
         let is_divided = topics.len() > 1;
-        let found = found(&*broker, topics).await?;
-        if let (Some(topic), true) = (&self.topic, found.is_empty() && !is_divided) {
+        let seen = seen(&*broker, topics).await?;
+        if let (Some(topic), true) = (&self.topic, seen.is_empty() && !is_divided) {
             return Err(missing(topic));
         }
-        let groups: Vec<GroupFigures> = found
-            .into_iter()
-            .flat_map(|(topic, stats)| {
-                let groups = stats.groups.into_iter();
-                groups.map(move |group| GroupFigures::new(&topic, group, now))
-            })
-            .collect();
+        let (mut groups, mut damage) = (Vec::new(), Ok(()));
+        for (topic, stats) in seen {
+            match stats {
+                Ok(stats) => {
+                    let of_topic = stats.groups.into_iter();
+                    groups.extend(of_topic.map(|group| GroupFigures::new(&topic, group, now)));
+                }
+                Err(error) => damage = damage.and(Err(error)),
+            }
+        }
         match self.output {
             Format::Json => output::json(&groups)?,
             Format::Table => {
                 output::table(&GROUP, groups.iter().map(GroupFigures::row).collect())?;
             }
         }
-        Ok(())
+        // The others were told all the same.
+        Ok(damage?)
     }
 }

@@ -2,9 +2,10 @@
 
 use clap::Args;
 use serde::Serialize;
+use streamerson_core::Error;
 use streamerson_core::stats::TopicStats;
 
-use super::found;
+use super::{Seen, seen};
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
 use crate::figures::number;
@@ -26,18 +27,28 @@ pub(super) struct Ls {
 struct Described {
     topic: String,
     #[serde(flatten)]
-    stats: TopicStats,
+    standing: Standing,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Standing {
+    Stats(TopicStats),
+    Damaged { error: Damage },
+}
+
+/// Why a topic cannot be read.
+#[derive(Serialize)]
+struct Damage {
+    code: &'static str,
+    detail: String,
 }
 
 impl Ls {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
-        let topics = found(&*broker, broker.topics().await?).await?.into_iter();
-        let topics = topics.map(|(topic, stats)| Described {
-            topic: topic.to_string(),
-            stats,
-        });
-        let described: Vec<Described> = topics.collect();
+        let topics = seen(&*broker, broker.topics().await?).await?;
+        let described: Vec<Described> = topics.iter().map(Described::of).collect();
         match self.output {
             Format::Json => output::json(&described)?,
             Format::Table => output::table(
@@ -45,18 +56,50 @@ impl Ls {
                 described.iter().map(Described::row).collect(),
             )?,
         }
+        // The others were told all the same.
+        for (_, stats) in topics {
+            stats?;
+        }
         Ok(())
     }
 }
 
 impl Described {
+    fn of((topic, stats): &Seen) -> Described {
+        let damaged = |error: &Error| Standing::Damaged {
+            error: Damage {
+                code: error.code(),
+                detail: error.detail().to_owned(),
+            },
+        };
+        Described {
+            topic: topic.to_string(),
+            standing: stats
+                .clone()
+                .map_or_else(|error| damaged(&error), Standing::Stats),
+        }
+    }
+
     fn row(&self) -> Vec<String> {
-        let groups = &self.stats.groups;
+        let stats = match &self.standing {
+            Standing::Stats(stats) => stats,
+            Standing::Damaged { error } => {
+                let none = || "-".to_owned();
+                return vec![
+                    self.topic.clone(),
+                    error.code.to_owned(),
+                    none(),
+                    none(),
+                    none(),
+                ];
+            }
+        };
+        let groups = &stats.groups;
         let lag = groups.iter().map(|group| group.lag).max().flatten();
         let pending: u64 = groups.iter().map(|group| group.pending).sum();
         vec![
             self.topic.clone(),
-            self.stats.length.to_string(),
+            stats.length.to_string(),
             groups.len().to_string(),
             number(lag),
             pending.to_string(),

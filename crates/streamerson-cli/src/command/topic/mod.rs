@@ -9,7 +9,7 @@ mod trim;
 use clap::{Args, Subcommand};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use streamerson_core::stats::TopicStats;
-use streamerson_core::{Broker, ErrorKind, Topic, partition};
+use streamerson_core::{Broker, Error, ErrorKind, Topic, partition};
 
 use crate::failure::{Exit, Failure, Result};
 
@@ -53,18 +53,28 @@ pub(crate) async fn stats(broker: &dyn Broker, topic: &Topic) -> Result<Option<T
     }
 }
 
+/// A topic with its stats, or why it cannot be read.
+pub(crate) type Seen = (Topic, Result<TopicStats, Error>);
+
+/// Those of `topics` that there are, also those that cannot be read because what is stored is damaged.
+pub(crate) async fn seen(broker: &dyn Broker, topics: Vec<Topic>) -> Result<Vec<Seen>> {
+    let look = async |topic: Topic| match broker.stats(&topic).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() != ErrorKind::Corrupt => Err(Failure::from(error)),
+        stats => Ok(Some((topic, stats))),
+    };
+    let seen = stream::iter(topics).map(look).buffered(AT_ONCE);
+    let seen: Vec<_> = seen.try_collect().await?;
+    Ok(seen.into_iter().flatten().collect())
+}
+
 /// Those of `topics` that there are, with their stats.
 pub(crate) async fn found(
     broker: &dyn Broker,
     topics: Vec<Topic>,
 ) -> Result<Vec<(Topic, TopicStats)>> {
-    let look = async |topic: Topic| -> Result<_> {
-        let stats = stats(broker, &topic).await?;
-        Ok(stats.map(|stats| (topic, stats)))
-    };
-    let found = stream::iter(topics).map(look).buffered(AT_ONCE);
-    let found: Vec<_> = found.try_collect().await?;
-    Ok(found.into_iter().flatten().collect())
+    let seen = seen(broker, topics).await?.into_iter();
+    seen.map(|(topic, stats)| Ok((topic, stats?))).collect()
 }
 
 /// The failure of who asks for a topic that there is not.

@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 use streamerson_core::Topic;
 
-use super::{found, missing, parts};
+use super::{missing, parts, seen};
 use crate::confirm::Confirm;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
@@ -39,6 +39,8 @@ struct Removed {
     scheduled: u64,
     groups: u64,
     partitions: u32,
+    /// Not all of what it held could be read.
+    damaged: bool,
 }
 
 impl Rm {
@@ -50,11 +52,15 @@ impl Rm {
             partitions: parts.len() as u32 - 1,
             ..Removed::default()
         };
-        let found = found(&*broker, parts.clone()).await?;
-        if found.is_empty() && removed.partitions == 0 {
+        let seen = seen(&*broker, parts.clone()).await?;
+        if seen.is_empty() && removed.partitions == 0 {
             return Err(missing(&self.topic));
         }
-        for (_, stats) in found {
+        for (_, stats) in seen {
+            let Ok(stats) = stats else {
+                removed.damaged = true;
+                continue;
+            };
             removed.messages += stats.length;
             removed.scheduled += stats.scheduled;
             removed.groups += stats.groups.len() as u64;
@@ -80,8 +86,12 @@ impl Removed {
             0 => String::new(),
             count => format!(", in {count} partitions"),
         };
+        let damaged = match self.damaged {
+            true => ", and what is damaged and cannot be read",
+            false => "",
+        };
         format!(
-            "topic {}: {}, {} scheduled, {}{partitions}",
+            "topic {}: {}, {} scheduled, {}{partitions}{damaged}",
             self.topic,
             counted(self.messages, "message", "messages"),
             self.scheduled,
