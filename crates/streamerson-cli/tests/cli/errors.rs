@@ -179,6 +179,8 @@ async fn another_namespace_than_that_of_dev_is_refused() {
         &["request", "orders", "o"],
         &["reply", "orders", "o", "--json", "1"],
         &["group", "show", "orders", "billing"],
+        &["topic", "ls"],
+        &["group", "ls"],
     ] {
         let command: Vec<&str> = command
             .iter()
