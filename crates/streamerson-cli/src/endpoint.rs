@@ -65,9 +65,13 @@ impl BrokerArgs {
 pub(crate) async fn reachable(url: &str, namespace: Name) -> Result<Arc<dyn Broker>> {
     let broker = streamerson::connect_in(url, namespace).await;
     broker.map_err(|error| {
+        let is_locked = error.code() == "data-directory-locked";
         let away = error.kind() == ErrorKind::Unavailable;
         let failure = Failure::from(error);
         match away {
+            true if is_locked => failure.with_help(format!(
+                "the process that has it is the way to it: name its Redis-protocol port, for example --broker {LOCAL}"
+            )),
             true => failure
                 .with_help("check --broker (or STREAMERSON_BROKER), and that the broker runs"),
             false => failure,

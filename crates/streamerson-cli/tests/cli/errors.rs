@@ -244,3 +244,16 @@ async fn what_the_embedded_broker_refuses_keeps_its_code() {
     assert!(said.contains("store large content elsewhere"), "{said}");
     assert!(!said.contains("unexpected-refusal"), "{said}");
 }
+
+#[tokio::test]
+async fn a_directory_in_use_is_reached_through_the_process_that_has_it() {
+    let dev = Dev::start(&[]).await;
+    let data = dev.directory.path().join(".streamerson");
+    let url = format!("embedded:{}", data.display());
+    let said = run(["topic", "ls", "--broker", &url])
+        .await
+        .failed(4, "data-directory-locked");
+    let help = said.lines().find(|line| line.starts_with("help:")).unwrap();
+    assert!(help.contains("--broker redis://"), "{said}");
+    assert!(!help.contains("that the broker runs"), "{said}");
+}
