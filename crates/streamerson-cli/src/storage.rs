@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use streamerson_core::{Broker, Durability, Name};
-use streamerson_embedded::port::Port;
+use streamerson_embedded::port::{self, Listener, Port};
 use streamerson_embedded::{EmbeddedBroker, Options};
 
 use crate::endpoint::{LOCAL, reachable, redacted};
@@ -115,6 +115,9 @@ impl Storage {
                 listen,
             } => (directory, durability, listen),
         };
+        // First, so that a taken address leaves no directory behind.
+        let listener = Listener::bind(wanted.unwrap_or(listen), port::Options::default());
+        let listener = listener.map_err(busy)?;
         let (broker, place) = match directory {
             None => (
                 EmbeddedBroker::in_memory(),
@@ -133,7 +136,7 @@ impl Storage {
                 )
             }
         };
-        let port = Port::bind(wanted.unwrap_or(listen), broker.clone(), namespace).map_err(busy)?;
+        let port = listener.open(broker.clone(), namespace);
         Ok(OpenStorage {
             url: format!("redis://{}", port.local_addr()),
             broker: Arc::new(broker),

@@ -129,6 +129,7 @@ async fn a_busy_port_names_the_flag_to_change() {
         }
         let said = run(&arguments).await.failed(1, "address-in-use");
         assert!(said.contains(flag) && said.contains(&taken), "{said}");
+        assert!(!data.exists(), "{flag}: nothing was begun");
     }
 }
 

@@ -55,6 +55,60 @@ use shared::Shared;
 
 pub use options::Options;
 
+/// An address that is listened on before there is a broker, so that one is only opened when it can be reached.
+///
+/// ```
+/// use streamerson_core::Name;
+/// use streamerson_embedded::EmbeddedBroker;
+/// use streamerson_embedded::port::{Listener, Options};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> streamerson_core::Result<()> {
+/// let listener = Listener::bind(([127, 0, 0, 1], 0).into(), Options::default())?;
+/// let port = listener.open(EmbeddedBroker::in_memory(), Name::new("shop")?);
+/// # drop(port);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+    options: Options,
+}
+
+impl Listener {
+    /// Listens on `address`. Within a Tokio runtime. Clients wait until [`Port::serve`].
+    ///
+    /// Fails when the address is taken, and when others than this machine could reach it: see [`Options::password`].
+    pub fn bind(address: SocketAddr, options: Options) -> Result<Listener> {
+        options.check(address)?;
+        let listener = listen(address).map_err(|error| refused(address, &error))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| refused(address, &error))?;
+        Ok(Listener {
+            listener,
+            address,
+            options,
+        })
+    }
+
+    /// The port of `broker`, for the keys of `namespace`.
+    pub fn open(self, broker: EmbeddedBroker, namespace: Name) -> Port {
+        let Listener {
+            listener,
+            address,
+            options,
+        } = self;
+        Port {
+            listener,
+            address,
+            shared: Shared::new(broker, namespace, options, address),
+        }
+    }
+}
+
 /// A port of an embedded broker that speaks the Redis protocol.
 ///
 /// ```
@@ -94,16 +148,7 @@ impl Port {
         namespace: Name,
         options: Options,
     ) -> Result<Port> {
-        options.check(address)?;
-        let listener = listen(address).map_err(|error| refused(address, &error))?;
-        let address = listener
-            .local_addr()
-            .map_err(|error| refused(address, &error))?;
-        Ok(Port {
-            listener,
-            address,
-            shared: Shared::new(broker, namespace, options, address),
-        })
+        Ok(Listener::bind(address, options)?.open(broker, namespace))
     }
 
     /// Where it listens.
