@@ -380,6 +380,16 @@ async fn a_topic_that_cannot_be_read_is_listed_as_such_beside_the_others() {
 }
 
 #[tokio::test]
+async fn groups_are_listed_beside_a_topic_that_cannot_be_read() {
+    let dev = rotten().await;
+    let seek = ["group", "seek", "good", "billing", "earliest", "--yes"];
+    dev.run(&seek).await.ok();
+    let listed = dev.run(&["group", "ls"]).await;
+    assert!(listed.stdout.contains("billing"), "{listed:?}");
+    listed.failed(1, "log-damaged");
+}
+
+#[tokio::test]
 async fn a_topic_that_cannot_be_read_can_be_removed() {
     let dev = rotten().await;
     dev.run(&["topic", "rm", "bad", "--yes"]).await.ok();
