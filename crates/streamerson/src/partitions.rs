@@ -16,9 +16,6 @@ use streamerson_core::{
     partition,
 };
 
-/// The group that forwards what is sent to a divided topic as a whole, and the lease of its only member.
-pub(crate) const FORWARDER: &str = "streamerson-partitions";
-
 /// How long an answer counts before the broker is asked again.
 const FRESH: Duration = Duration::from_secs(10);
 

@@ -13,6 +13,7 @@ on_both! {
     a_removed_group_is_gone_and_needs_a_yes
     what_is_not_there_is_told_with_what_is
     a_divided_topic_has_its_groups_in_its_partitions
+    what_nobody_reads_in_a_divided_topic_is_lag
 }
 
 async fn join(place: &Place) -> Box<dyn Member> {
@@ -236,4 +237,27 @@ async fn a_divided_topic_has_its_groups_in_its_partitions(place: Place) {
         "group", "seek", "orders.1", "billing", "earliest", "--yes", "-o", "json",
     ];
     assert_eq!(place.run(&part).await.json()["moved"], json!(true));
+}
+
+async fn what_nobody_reads_in_a_divided_topic_is_lag(place: Place) {
+    let _member = join(&place).await;
+    let orders = Topic::new("orders").unwrap();
+    place.broker.divide(&orders, 3).await.unwrap();
+    place.send("orders.0", &["1", "2"]).await;
+    place.send("orders.2", &["3"]).await;
+    for ls in [&["group", "ls"][..], &["group", "ls", "orders"]] {
+        let listed = place.run(&[ls, &["-o", "json"]].concat()).await.json();
+        let lag = |topic: &str| {
+            let mut groups = listed.as_array().unwrap().iter();
+            let group = groups.find(|group| group["topic"] == topic);
+            group.map(|group| (group["group"].clone(), group["lag"].clone()))
+        };
+        let billing = |lag: u64| Some((json!("billing"), json!(lag)));
+        let lags = ["orders", "orders.0", "orders.1", "orders.2"].map(lag);
+        assert_eq!(lags, [billing(0), billing(2), None, billing(1)], "{listed}");
+    }
+    let show = ["group", "show", "orders", "billing", "-o", "json"];
+    let shown = place.run(&show).await;
+    assert!(shown.stderr.contains("reads 3 messages"), "{shown:?}");
+    assert_eq!(shown.json()["lag"], 3);
 }

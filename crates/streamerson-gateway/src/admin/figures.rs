@@ -2,11 +2,10 @@
 //! fresh, and about no more than is worth a look: never on the way of a request.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, Stream, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use streamerson_core::stats::{GroupStats, TopicStats};
 use streamerson_core::{Broker, ErrorKind, Result, Topic, partition};
 use tokio::sync::Mutex;
@@ -103,7 +102,7 @@ async fn whole_topics(broker: &dyn Broker) -> Result<Vec<Topic>> {
     let mut topics = broker.topics().await?;
     let names: BTreeSet<Topic> = topics.iter().cloned().collect();
     let mut partitions: BTreeMap<Topic, u32> = BTreeMap::new();
-    for (whole, _) in topics.iter().filter_map(numbered) {
+    for (whole, _) in topics.iter().filter_map(partition::number) {
         // `mail.1` is a partition only if there is `mail`, and it is divided.
         if names.contains(&whole) && !partitions.contains_key(&whole) {
             let count = broker.partitions(&whole).await?;
@@ -111,26 +110,20 @@ async fn whole_topics(broker: &dyn Broker) -> Result<Vec<Topic>> {
         }
     }
     let is_part = |topic: &Topic| {
-        let part = numbered(topic);
+        let part = partition::number(topic);
         part.is_some_and(|(whole, number)| partitions.get(&whole).is_some_and(|n| number < *n))
     };
     topics.retain(|topic| !is_part(topic));
     Ok(topics)
 }
 
-/// `orders` and 3, of `orders.3`.
-fn numbered(topic: &Topic) -> Option<(Topic, u32)> {
-    let (whole, number) = topic.as_str().rsplit_once('.')?;
-    Some((Topic::new(whole.to_owned()).ok()?, number.parse().ok()?))
-}
-
 async fn look(broker: &dyn Broker, name: Topic) -> Result<Option<TopicFigures>> {
     let parts = parts(broker, &name).await?;
     let with_letters = parts.iter().map(Topic::dead_letters).collect();
-    let Some(stats) = sum(found(broker, parts)).await? else {
+    let Some(stats) = taken_together(broker, &name, parts).await? else {
         return Ok(None);
     };
-    let letters = sum(found(broker, with_letters)).await?;
+    let letters = sum(found(broker, with_letters).await?);
     Ok(Some(TopicFigures {
         name,
         stats,
@@ -141,7 +134,19 @@ async fn look(broker: &dyn Broker, name: Topic) -> Result<Option<TopicFigures>> 
 /// How `topic` stands, its partitions taken together; none when there is no such topic.
 pub(super) async fn of(broker: &dyn Broker, topic: &Topic) -> Result<Option<TopicStats>> {
     let parts = parts(broker, topic).await?;
-    sum(found(broker, parts)).await
+    taken_together(broker, topic, parts).await
+}
+
+/// How `topic` stands, which consists of `parts`: what a group does not read is its lag.
+async fn taken_together(
+    broker: &dyn Broker,
+    topic: &Topic,
+    parts: Vec<Topic>,
+) -> Result<Option<TopicStats>> {
+    let partitions = parts.len() as u32 - 1;
+    let mut found = found(broker, parts).await?;
+    partition::with_unread(topic, partitions, &mut found);
+    Ok(sum(found))
 }
 
 /// `topic` itself, and its partitions if it is divided.
@@ -153,28 +158,25 @@ async fn parts(broker: &dyn Broker, topic: &Topic) -> Result<Vec<Topic>> {
     Ok(parts)
 }
 
-/// The stats of those of `topics` that there are.
-fn found(broker: &dyn Broker, topics: Vec<Topic>) -> impl Stream<Item = Result<TopicStats>> {
-    let look = async move |topic: Topic| match broker.stats(&topic).await {
-        Ok(stats) => Some(Ok(stats)),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => Some(Err(error)),
+/// Those of `topics` that there are, with their stats.
+async fn found(broker: &dyn Broker, topics: Vec<Topic>) -> Result<Vec<(Topic, TopicStats)>> {
+    let look = async |topic: Topic| match broker.stats(&topic).await {
+        Ok(stats) => Ok(Some((topic, stats))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     };
-    let answers = stream::iter(topics).map(look).buffered(AT_ONCE);
-    answers.filter_map(std::future::ready)
+    let found = stream::iter(topics).map(look).buffered(AT_ONCE);
+    let found: Vec<_> = found.try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// All of them taken together; none of none.
-async fn sum(stats: impl Stream<Item = Result<TopicStats>>) -> Result<Option<TopicStats>> {
-    let mut stats = pin!(stats);
-    let mut sum = None;
-    while let Some(part) = stats.try_next().await? {
-        match &mut sum {
-            None => sum = Some(part),
-            Some(sum) => add(sum, part),
-        }
-    }
-    Ok(sum)
+fn sum(stats: Vec<(Topic, TopicStats)>) -> Option<TopicStats> {
+    let parts = stats.into_iter().map(|(_, stats)| stats);
+    parts.reduce(|mut sum, part| {
+        add(&mut sum, part);
+        sum
+    })
 }
 
 /// Adds a partition to the sum of others.

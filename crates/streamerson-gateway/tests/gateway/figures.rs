@@ -102,6 +102,28 @@ async fn a_divided_topic_is_one_to_the_metrics() {
     assert!(!text.contains("orders.0"), "{text}");
 }
 
+#[tokio::test]
+async fn what_nobody_reads_in_a_divided_topic_is_the_lag_of_its_group() {
+    let edge = Edge::serve("").await;
+    let _member = edge.broker.join(billing(&orders())).await.unwrap();
+    edge.broker.divide(&orders(), 3).await.unwrap();
+    for number in 0..2 {
+        send(&edge, &partition::topic(&orders(), number).unwrap(), 2).await;
+    }
+    let text = metrics(&edge).await;
+    tells(
+        &text,
+        &[r#"strm_group_lag_messages{topic="orders",group="billing"} 4.0"#],
+    );
+    let admin = Admin::new(edge.gateway.clone());
+    let (_, advice) = ask(&admin, "/admin/v1/scale/orders/billing").await;
+    assert_eq!(
+        (&advice["backlog"], &advice["desired_replicas"]),
+        (&json!(4), &json!(1)),
+        "{advice}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn figures_are_asked_for_rarely_and_a_broker_that_is_away_is_told() {
     let edge = Edge::serve("").await;

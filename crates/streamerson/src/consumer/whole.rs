@@ -7,13 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use streamerson_core::{Entry, ErrorKind, Position, Result};
+use streamerson_core::{Entry, ErrorKind, Position, Result, partition};
 use tokio::time::Instant;
 
 use super::cursor::Cursor;
 use super::opening::{Opener, Part};
 use super::source::{Source, is_away};
-use crate::partitions::FORWARDER;
 
 /// How often to look whether the topic was divided.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -105,7 +104,11 @@ impl Whole {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(std::mem::take(parts)),
             stats => stats?,
         };
-        if stats.groups.iter().any(|group| group.name == FORWARDER) {
+        if stats
+            .groups
+            .iter()
+            .any(|group| group.name == partition::FORWARDER)
+        {
             self.end = Some(stats.last.unwrap_or(Position::ZERO));
             return Ok(Vec::new());
         }

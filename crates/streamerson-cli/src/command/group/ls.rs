@@ -4,7 +4,7 @@ use clap::Args;
 use streamerson_core::Topic;
 use streamerson_core::time::unix_ms;
 
-use crate::command::topic::{missing, parts, seen};
+use crate::command::topic::{add_unread, missing, parts, seen};
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
 use crate::figures::{GROUP, GroupFigures};
@@ -12,7 +12,7 @@ use crate::output::{self, Format};
 
 /// List consumer groups: how far behind they are, in messages and in time, and what they hold
 ///
-/// LAG: messages not delivered yet. BEHIND: how long the first of them has waited. PENDING: messages delivered and not settled,
+/// LAG: messages not delivered yet; those in a partition of a divided topic also where no member of the group reads it. BEHIND: how long the first of them has waited. PENDING: messages delivered and not settled,
 /// RETRYING: those of them that wait for their next attempt. OLDEST: the age of the oldest pending message.
 #[derive(Debug, Args)]
 pub(super) struct Ls {
@@ -40,16 +40,19 @@ impl Ls {
         if let (Some(topic), true) = (&self.topic, seen.is_empty() && !is_divided) {
             return Err(missing(topic));
         }
-        let (mut groups, mut damage) = (Vec::new(), Ok(()));
+        let (mut found, mut damage) = (Vec::new(), Ok(()));
         for (topic, stats) in seen {
             match stats {
-                Ok(stats) => {
-                    let of_topic = stats.groups.into_iter();
-                    groups.extend(of_topic.map(|group| GroupFigures::new(&topic, group, now)));
-                }
+                Ok(stats) => found.push((topic, stats)),
                 Err(error) => damage = damage.and(Err(error)),
             }
         }
+        add_unread(&*broker, &mut found).await?;
+        let groups = found.into_iter().flat_map(|(topic, stats)| {
+            let groups = stats.groups.into_iter();
+            groups.map(move |group| GroupFigures::new(&topic, group, now))
+        });
+        let groups: Vec<GroupFigures> = groups.collect();
         match self.output {
             Format::Json => output::json(&groups)?,
             Format::Table => {

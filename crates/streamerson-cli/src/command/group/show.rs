@@ -2,15 +2,17 @@
 
 use clap::Args;
 use serde::Serialize;
+use streamerson_core::stats::GroupStats;
 use streamerson_core::time::unix_ms;
-use streamerson_core::{Name, Pending, Position, Topic};
+use streamerson_core::{Broker, Name, Pending, Position, Topic};
 
 use super::find;
+use crate::command::topic::{found, parts};
 use crate::duration::short;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
-use crate::figures::{self, GROUP, GroupFigures, MEMBER};
-use crate::output::{self, Format};
+use crate::figures::{self, GROUP, GroupFigures, MEMBER, counted};
+use crate::output::{self, Format, message};
 
 /// Show one consumer group: its members and what they hold, and its oldest pending messages
 #[derive(Debug, Args)]
@@ -56,7 +58,16 @@ struct Waiting {
 impl Show {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
-        let stats = find(&*broker, &self.topic, &self.group).await?;
+        let mut stats = find(&*broker, &self.topic, &self.group).await?;
+        let unread = self.add_unread(&*broker, &mut stats).await?;
+        if unread > 0 {
+            message(&format!(
+                "warning: {topic} is divided, and nobody of this group reads {}: workers have to use ordered_topic; \
+                 `streamerson group ls {topic}` shows all partitions",
+                counted(unread, "message", "messages"),
+                topic = self.topic,
+            ));
+        }
         let now = unix_ms();
         let pending = match self.top {
             0 => Vec::new(),
@@ -89,6 +100,23 @@ impl Show {
             )?;
         }
         Ok(())
+    }
+}
+
+impl Show {
+    /// Adds to the lag of a group what stands in partitions of the topic where it has not begun; answers how much that is.
+    async fn add_unread(&self, broker: &dyn Broker, stats: &mut GroupStats) -> Result<u64> {
+        let mut parts = parts(broker, &self.topic).await?;
+        let partitions = found(broker, parts.split_off(1)).await?;
+        let mut unread = 0;
+        for (_, part) in partitions {
+            if part.groups.iter().all(|group| group.name != stats.name) {
+                unread += part.length;
+                stats.next = stats.next.into_iter().chain(part.first).min();
+            }
+        }
+        stats.lag = stats.lag.map(|lag| lag + unread);
+        Ok(unread)
     }
 }
 

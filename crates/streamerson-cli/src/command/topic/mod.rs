@@ -6,6 +6,8 @@ mod rm;
 mod show;
 mod trim;
 
+use std::collections::BTreeSet;
+
 use clap::{Args, Subcommand};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use streamerson_core::stats::TopicStats;
@@ -75,6 +77,27 @@ pub(crate) async fn found(
 ) -> Result<Vec<(Topic, TopicStats)>> {
     let seen = seen(broker, topics).await?.into_iter();
     seen.map(|(topic, stats)| Ok((topic, stats?))).collect()
+}
+
+/// Adds to the partitions among `found` the groups of their topics that have not begun there: what nobody reads is their lag.
+pub(crate) async fn add_unread(
+    broker: &dyn Broker,
+    found: &mut [(Topic, TopicStats)],
+) -> Result<()> {
+    let numbered = found
+        .iter()
+        .filter_map(|(topic, _)| partition::number(topic));
+    let wholes: BTreeSet<Topic> = numbered.map(|(whole, _)| whole).collect();
+    let ask = async |whole: Topic| -> Result<_> {
+        let partitions = broker.partitions(&whole).await?;
+        Ok((whole, partitions))
+    };
+    let divided = stream::iter(wholes).map(ask).buffered(AT_ONCE);
+    let divided: Vec<_> = divided.try_collect().await?;
+    for (whole, partitions) in divided {
+        partition::with_unread(&whole, partitions, found);
+    }
+    Ok(())
 }
 
 /// The failure of who asks for a topic that there is not.

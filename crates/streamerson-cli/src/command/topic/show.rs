@@ -6,7 +6,7 @@ use serde::Serialize;
 use streamerson_core::time::unix_ms;
 use streamerson_core::{Broker, Lease, Topic};
 
-use super::{AT_ONCE, found, missing, parts};
+use super::{AT_ONCE, add_unread, found, missing, parts};
 use crate::duration::short;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
@@ -58,7 +58,8 @@ impl Show {
         let now = unix_ms();
         let parts = parts(&*broker, &self.topic).await?;
         let partitions = parts.len() as u32 - 1;
-        let found = found(&*broker, parts.clone()).await?;
+        let mut found = found(&*broker, parts.clone()).await?;
+        add_unread(&*broker, &mut found).await?;
         if found.is_empty() && partitions == 0 {
             return Err(missing(&self.topic));
         }

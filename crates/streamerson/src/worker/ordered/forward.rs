@@ -13,7 +13,6 @@ use streamerson_core::{
 };
 
 use crate::backoff::Backoff;
-use crate::partitions::FORWARDER;
 
 /// The most messages moved at a time.
 const BATCH: usize = 256;
@@ -26,7 +25,7 @@ pub(super) async fn run(
     partitions: u32,
     lease: Duration,
 ) {
-    let Ok(name) = Name::new(FORWARDER) else {
+    let Ok(name) = Name::new(partition::FORWARDER) else {
         return;
     };
     let forwarder = Forwarder {
@@ -55,7 +54,7 @@ pub(super) async fn run(
 /// Gives the lease up, so that others may forward at once.
 pub(super) async fn give_up(broker: &dyn Broker, topic: &Topic, me: &Name) -> Result<()> {
     broker
-        .release(topic, &Name::new(FORWARDER)?, me)
+        .release(topic, &Name::new(partition::FORWARDER)?, me)
         .await
         .map(drop)
 }
