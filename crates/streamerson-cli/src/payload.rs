@@ -12,7 +12,7 @@ use crate::failure::{Exit, Failure, Result};
 /// The largest payload read from a file or stdin.
 const LIMIT: u64 = 64 * 1024 * 1024;
 
-/// The payload of a message.
+/// The payload of a message, and what it is about.
 #[derive(Debug, Args)]
 pub(crate) struct PayloadArgs {
     /// Payload: JSON, @FILE, or - for standard input. Empty when left out
@@ -22,6 +22,10 @@ pub(crate) struct PayloadArgs {
     /// Type of a payload that is not JSON, for example text/plain; it is then sent as it is
     #[arg(long, value_name = "TYPE", requires = "data")]
     content_type: Option<String>,
+
+    /// Key of the message: of a divided topic, messages with the same key are handled in order
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
 }
 
 impl PayloadArgs {
@@ -44,9 +48,10 @@ impl PayloadArgs {
         Ok(data)
     }
 
-    /// The `meta` that says what the payload is.
+    /// The `meta` that says what the payload is, and its key.
     pub(crate) fn meta(&self) -> Meta {
         Meta {
+            key: self.key.clone(),
             ctype: self.content_type.clone(),
             ..Meta::default()
         }

@@ -2,6 +2,8 @@
 //!
 //! Every request passes here, so its JSON is written straight from what is borrowed: nothing is built to be thrown away.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use http::HeaderName;
@@ -36,6 +38,7 @@ pub(crate) struct Envelope<'a> {
     headers: &'a RequestHeaders<'a>,
     matched: &'a Matched<'a>,
     query: &'a str,
+    key: Option<&'a str>,
     with_params: bool,
 }
 
@@ -47,7 +50,9 @@ impl<'a> Envelope<'a> {
         matched: &'a Matched<'a>,
         route: &Route,
     ) -> Envelope<'a> {
+        let key = route.key.as_deref();
         Envelope {
+            key: key.and_then(|key| matched.params.get(key)),
             headers,
             matched,
             query: head.uri.query().unwrap_or_default(),
@@ -107,6 +112,9 @@ impl<'a> Envelope<'a> {
         if let Some(exp) = exp {
             object.number("exp", exp);
         }
+        if let Some(key) = self.key {
+            object.text("key", &decoded(key)?);
+        }
         if let Some(ctype) = self.headers.content_type.filter(|it| !json::is_plain(it)) {
             object.text("ctype", ctype);
         }
@@ -122,9 +130,7 @@ impl<'a> Envelope<'a> {
         if self.with_params && !self.matched.params.is_empty() {
             let mut params = http.object("params");
             for (name, value) in self.matched.params.iter() {
-                let value =
-                    path::decode(value).map_err(|why| Failure::new(codes::INVALID_PATH, why))?;
-                params.text(name, &value);
+                params.text(name, &decoded(value)?);
             }
             params.end();
         }
@@ -135,6 +141,10 @@ impl<'a> Envelope<'a> {
         object.end();
         Ok(())
     }
+}
+
+fn decoded(parameter: &str) -> Result<Cow<'_, str>, Failure> {
+    path::decode(parameter).map_err(|why| Failure::new(codes::INVALID_PATH, why))
 }
 
 /// Writes headers whose equal names are neighbours: one value as a text, several as a list.

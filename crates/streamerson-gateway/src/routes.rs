@@ -55,6 +55,7 @@ impl RouteTable {
     ) -> Result<RouteTable, Conflict> {
         let mut by_path: BTreeMap<&str, Vec<(Method, usize)>> = BTreeMap::new();
         for (at, route) in routes.into_iter().enumerate() {
+            check_key(at, route)?;
             let served = by_path.entry(&route.path).or_default();
             for method in &route.methods {
                 if let Some((_, with)) = served.iter().find(|(taken, _)| taken == method) {
@@ -121,15 +122,30 @@ pub(crate) fn check<'a>(routes: impl IntoIterator<Item = &'a Route>) -> Result<(
     RouteTable::new(routes).map(|_| ())
 }
 
+/// The names of the parameters of a path.
+fn parameters(path: &str) -> impl Iterator<Item = &str> {
+    let names = path.split('{').skip(1);
+    let names = names.filter_map(|rest| rest.split('}').next());
+    names.map(|name| name.strip_prefix('*').unwrap_or(name))
+}
+
+/// What messages have as their key has to be there.
+fn check_key(at: usize, route: &Route) -> Result<(), Conflict> {
+    let Route { path, key, .. } = route;
+    match key {
+        Some(key) if parameters(path).all(|name| name != key) => Err(Conflict {
+            route: at,
+            with: None,
+            problem: format!("the path {path} has no parameter {{{key}}} for the key"),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Parameter names become keys of the message's meta, and are written there as they are.
 fn check_parameters(path: &str, routes: &[(Method, usize)]) -> Result<(), Conflict> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let names = path
-        .split('{')
-        .skip(1)
-        .filter_map(|rest| rest.split('}').next());
-    for name in names {
-        let name = name.strip_prefix('*').unwrap_or(name);
+    for name in parameters(path) {
         if !name.chars().all(plain) {
             return Err(Conflict {
                 route: routes.first().map_or(0, |(_, at)| *at),

@@ -6,12 +6,13 @@ use serde_json::json;
 use streamerson_testkit::redis::RedisServer;
 
 use streamerson::Client;
-use streamerson_core::Topic;
+use streamerson_core::{Topic, partition};
 
 use crate::support::{Dev, Place, on_both, run, run_with_input};
 
 on_both! {
     a_message_to_a_divided_topic_goes_to_the_partition_that_any_client_would_choose
+    what_has_a_key_goes_to_the_partition_of_the_key
     tail_follows_a_divided_topic_in_all_its_partitions
 }
 
@@ -41,6 +42,31 @@ async fn a_message_to_a_divided_topic_goes_to_the_partition_that_any_client_woul
         stored += place.messages(&format!("orders.{number}")).await.len();
     }
     assert_eq!(stored, 2);
+}
+
+async fn what_has_a_key_goes_to_the_partition_of_the_key(place: Place) {
+    let ledger = Topic::new("ledger").unwrap();
+    place.broker.divide(&ledger, 8).await.unwrap();
+    for n in ["1", "2", "3"] {
+        let send = ["send", "ledger", "step", "--key", "account-7", "--data", n];
+        place.run(&send).await.ok();
+    }
+    let number = partition::of("account-7", 8);
+    let stored = place.messages(&format!("ledger.{number}")).await;
+    let stored = stored.iter().map(|message| {
+        let key = message.parse_meta().unwrap().key;
+        (
+            key.unwrap(),
+            String::from_utf8(message.data.to_vec()).unwrap(),
+        )
+    });
+    let expected = ["1", "2", "3"].map(|n| ("account-7".to_owned(), n.to_owned()));
+    assert_eq!(stored.collect::<Vec<_>>(), expected);
+
+    let mut worker = place.start(&["reply", "ledger", "whose", "--json", r#""{{ meta.key }}""#]);
+    worker.line("answering").await;
+    let ask = ["request", "ledger", "whose", "--key", "account-7"];
+    assert_eq!(place.run(&ask).await.ok().trim(), r#""account-7""#);
 }
 
 async fn tail_follows_a_divided_topic_in_all_its_partitions(place: Place) {

@@ -218,6 +218,7 @@ fn describe(route: &Route) -> Value {
         "path": route.path,
         "topic": topic,
         "type": kind,
+        "key": route.key.as_ref().map(|key| format!("{{{key}}}")),
         "mode": match route.mode {
             Mode::Reply => "reply",
             Mode::Send => "send",

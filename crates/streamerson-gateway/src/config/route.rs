@@ -42,6 +42,9 @@ pub struct Route {
     pub path: String,
     /// Where messages go, and their type.
     pub target: Target,
+    /// The parameter of the path whose value is the key of the messages: those with the same key are handled in order on a topic that is
+    /// divided. Default none.
+    pub key: Option<String>,
     /// How requests are answered.
     pub mode: Mode,
     /// How long to wait for the reply (`reply`), or for the message to be stored (`send`). Default 30 s.
@@ -116,6 +119,7 @@ impl Route {
             methods: vec![Method::POST],
             path: path.into(),
             target,
+            key: None,
             mode: Mode::default(),
             timeout: settings.timeout,
             max_body: settings.max_body,
@@ -135,6 +139,7 @@ impl Route {
         let topic = section.scalar("topic", topic);
         let kind = section.scalar("type", kind);
         let methods = section.list("method", method);
+        let key = section.scalar("key", key);
         let mode = section.scalar("mode", mode);
         let timeout = section.scalar("timeout", units::duration);
         let max_body = section.scalar("max_body", units::size);
@@ -159,6 +164,7 @@ impl Route {
         let default = Route::with_target(path?, target, settings);
         Some(Route {
             methods: methods.unwrap_or(default.methods),
+            key,
             mode: mode.unwrap_or(default.mode),
             timeout: timeout.unwrap_or(default.timeout),
             max_body: max_body.unwrap_or(default.max_body),
@@ -212,6 +218,15 @@ fn kind(text: &str) -> Result<ByteString, String> {
     Name::new(text)
         .map(|_| text.into())
         .map_err(|_| format!("{text:?} is not a message type: use 1 to 200 of A-Z a-z 0-9 . _ -"))
+}
+
+fn key(text: &str) -> Result<String, String> {
+    let name = text
+        .strip_prefix('{')
+        .and_then(|rest| rest.strip_suffix('}'));
+    name.map(str::to_owned).ok_or_else(|| {
+        format!("{text:?} is not a key: name a parameter of the path, for example \"{{id}}\"")
+    })
 }
 
 fn method(text: &str) -> Result<Method, String> {

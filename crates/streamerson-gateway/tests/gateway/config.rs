@@ -262,6 +262,14 @@ fn routes_are_explained() {
     );
     mistake(&route("method = []"), "the list is empty");
     mistake(
+        &route("key = \"{id}\""),
+        "the path /orders has no parameter {id} for the key",
+    );
+    mistake(
+        &route("key = \"id\""),
+        "name a parameter of the path, for example \"{id}\"",
+    );
+    mistake(
         &route("headers = [\"transfer-encoding\"]"),
         "belongs to the connection",
     );

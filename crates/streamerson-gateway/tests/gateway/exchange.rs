@@ -2,7 +2,7 @@
 
 use crate::support::{Edge, Fault, get, in_flight, metrics, post, soon, until};
 use serde_json::json;
-use streamerson_core::{Append, Broker, Topic};
+use streamerson_core::{Append, Broker, Position, Topic, Upkeep, partition};
 
 #[tokio::test]
 async fn a_request_is_answered_with_the_reply() {
@@ -170,6 +170,26 @@ async fn clients_write_neither_to_inboxes_nor_to_dead_letters() {
         );
     }
     assert_eq!(edge.broker.memory.topics().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn messages_of_a_route_have_its_key() {
+    let route = "[[route]]\npath = \"/accounts/{id}/steps\"\nkey = \"{id}\"\ntopic = \"ledger\"\ntype = \"step\"\nmode = \"send\"\n";
+    let edge = Edge::serve(route).await;
+    let ledger = Topic::new("ledger").unwrap();
+    edge.broker.memory.divide(&ledger, 8).await.unwrap();
+    for n in ["1", "2"] {
+        assert_eq!(edge.post("/accounts/a%2F7/steps", n).await.status, 202);
+    }
+    let part = partition::topic(&ledger, partition::of("a/7", 8)).unwrap();
+    let stored = edge.broker.memory.range(&part, Position::ZERO, 9).await;
+    let stored = stored.unwrap().into_iter().map(|entry| {
+        let message = entry.message.unwrap();
+        (message.parse_meta().unwrap().key, message.data)
+    });
+    let key = || Some("a/7".to_owned());
+    let expected = [(key(), "1".into()), (key(), "2".into())];
+    assert_eq!(stored.collect::<Vec<_>>(), expected);
 }
 
 #[tokio::test]
