@@ -64,6 +64,10 @@ impl Failure {
                 codes::BODY_TOO_LARGE,
                 "the broker does not take messages of this size",
             ),
+            (ErrorKind::Invalid, "topic-reserved") => Failure::new(
+                codes::ROUTE_NOT_FOUND,
+                "this path names a partition of a topic: send to the topic, on a route that has a key",
+            ),
             (ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict, _) => {
                 tracing::error!(%error, "the broker refused a message");
                 Failure::new(

@@ -22,6 +22,9 @@ const FRESH: Duration = Duration::from_secs(10);
 /// Of so many topics the answer is remembered; then the one that was asked about longest ago is forgotten.
 const MOST_TOPICS: usize = 10_000;
 
+/// The code of what is refused because nobody sends there.
+const RESERVED: &str = "topic-reserved";
+
 /// About so many topics is asked at the same time.
 const AT_ONCE: usize = 64;
 
@@ -107,15 +110,20 @@ impl Partitions {
         let asking = topics.into_iter().map(|topic| {
             let broker = self.shared.broker.clone();
             async move {
-                let answer = broker.partitions(&topic).await;
+                let answer = count(&*broker, &topic).await;
                 (topic, answer)
             }
         });
         let answers = futures::stream::iter(asking.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
         let answers: HashMap<Topic, Result<u32>> = answers.collect().await;
         for (topic, answer) in &answers {
-            if let Ok(partitions) = answer {
-                self.learn(topic.clone(), *partitions);
+            match answer {
+                Ok(partitions) => self.learn(topic.clone(), *partitions),
+                // It may have been a topic of its own before.
+                Err(error) if error.code() == RESERVED => {
+                    self.shared.known.lock().remove(topic);
+                }
+                Err(_) => (),
             }
         }
         Answers(answers)
@@ -150,6 +158,9 @@ impl Answers {
     /// Why nothing can be sent to `topic`, if so.
     fn refusal(&self, topic: &Topic) -> Option<Error> {
         let error = self.0.get(topic)?.as_ref().err()?;
+        if error.code() == RESERVED {
+            return Some(error.clone());
+        }
         let kind = match error.kind() {
             // Whatever became of the question: what it was asked for did not happen.
             ErrorKind::Unknown => ErrorKind::Unavailable,
@@ -161,6 +172,19 @@ impl Answers {
         );
         Some(Error::new(kind, error.code(), detail))
     }
+}
+
+/// Into how many partitions `topic` is divided. One that is a partition itself is refused: its topic knows which keys belong there.
+async fn count(broker: &dyn Broker, topic: &Topic) -> Result<u32> {
+    if let Some((whole, number)) = partition::number(topic)
+        && number < broker.partitions(&whole).await?
+    {
+        return Err(Error::invalid(
+            RESERVED,
+            format!("{topic} is a partition: send to {whole}, with a key"),
+        ));
+    }
+    broker.partitions(topic).await
 }
 
 /// Has `append` go to its partition of so many; there may be none.
@@ -256,6 +280,27 @@ mod tests {
 
     fn topic(name: &str) -> Topic {
         Topic::new(name.to_owned()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_topic_that_becomes_a_partition_is_refused_once_that_is_seen() {
+        let broker = MemoryBroker::new();
+        let partitions = Partitions::new(Arc::new(broker.clone()));
+        let send = async || {
+            let to = |name| Append::new(topic(name), Message::new("a", ""));
+            let batch = vec![to("mail.1"), to("mail.7")];
+            let sent = partitions.append(batch).await.into_iter();
+            sent.map(|sent| sent.map_err(|error| error.code().to_owned()))
+                .map(|sent| sent.err())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(send().await, [None, None]);
+        broker.divide(&topic("mail"), 2).await.unwrap();
+        partitions.ask([topic("mail.1"), topic("mail.7")]).await;
+        let reserved = Some(RESERVED.to_owned());
+        for _ in 0..2 {
+            assert_eq!(send().await, [reserved.clone(), None]);
+        }
     }
 
     #[tokio::test]

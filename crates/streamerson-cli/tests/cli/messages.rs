@@ -13,6 +13,7 @@ use crate::support::{Dev, Place, on_both, run, run_with_input};
 on_both! {
     a_message_to_a_divided_topic_goes_to_the_partition_that_any_client_would_choose
     what_has_a_key_goes_to_the_partition_of_the_key
+    partitions_take_no_messages_from_commands
     tail_follows_a_divided_topic_in_all_its_partitions
 }
 
@@ -67,6 +68,21 @@ async fn what_has_a_key_goes_to_the_partition_of_the_key(place: Place) {
     worker.line("answering").await;
     let ask = ["request", "ledger", "whose", "--key", "account-7"];
     assert_eq!(place.run(&ask).await.ok().trim(), r#""account-7""#);
+}
+
+async fn partitions_take_no_messages_from_commands(place: Place) {
+    let ledger = Topic::new("ledger").unwrap();
+    place.broker.divide(&ledger, 2).await.unwrap();
+    for command in [
+        ["send", "ledger.1", "step"],
+        ["request", "ledger.0", "step"],
+    ] {
+        let said = place.run(&command).await.failed(2, "topic-reserved");
+        assert!(said.contains("send to ledger"), "{said}");
+    }
+    for topic in ["ledger.2", "ledger.01", "mail.1"] {
+        place.run(&["send", topic, "step"]).await.ok();
+    }
 }
 
 async fn tail_follows_a_divided_topic_in_all_its_partitions(place: Place) {

@@ -173,6 +173,22 @@ async fn clients_write_neither_to_inboxes_nor_to_dead_letters() {
 }
 
 #[tokio::test]
+async fn clients_do_not_write_to_partitions_past_the_key() {
+    let edge = Edge::serve("").await;
+    let ledger = Topic::new("ledger").unwrap();
+    edge.broker.memory.divide(&ledger, 2).await.unwrap();
+    for part in ["ledger.0", "ledger.1"] {
+        let answer = edge.post(&format!("/{part}/step"), "{}").await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (404, "route-not-found"),
+            "{part}"
+        );
+        assert!(edge.is_untouched(part).await);
+    }
+}
+
+#[tokio::test]
 async fn messages_of_a_route_have_its_key() {
     let route = "[[route]]\npath = \"/accounts/{id}/steps\"\nkey = \"{id}\"\ntopic = \"ledger\"\ntype = \"step\"\nmode = \"send\"\n";
     let edge = Edge::serve(route).await;
