@@ -11,9 +11,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use streamerson::core::retention::Retention;
 use streamerson::core::retry::RetryPolicy;
+use streamerson::core::time::unix_ms;
 use streamerson::core::{Append, Broker, Error, ErrorKind, Start};
 use streamerson::{
-    Attempt, Client, Json, Message, Meta, NoReply, Problem, Publish, Router, State, Worker,
+    Attempt, Client, Deadline, Json, Message, Meta, NoReply, Problem, Publish, Router, State,
+    Worker,
 };
 use support::{Fault, Faulty, Serving, away, dead_letter, entries, soon, topic, unanswered, until};
 use tokio::sync::Semaphore;
@@ -399,6 +401,39 @@ mod faults {
         serving.stop().await.unwrap();
         assert_eq!(pending(broker).await, 0);
         assert_eq!((client.stats().answered, client.stats().late), (1, 0));
+    }
+
+    const HOUR: u64 = 3_600_000;
+    const MOST_OF_AN_HOUR: Duration = Duration::from_secs(3000);
+
+    /// Serves a request whose deadline has passed an hour ago by the clock of this machine, while the broker's says `time`.
+    /// Answers whether its handler had time left.
+    async fn serves_what_seems_expired(time: streamerson::Result<u64>) -> bool {
+        let broker = Faulty::default();
+        *broker.faults.time.lock() = Some(time);
+        let has_time =
+            async |deadline: Deadline| Json(deadline.remaining().unwrap() > MOST_OF_AN_HOUR);
+        let serving = Serving::start(shared(&broker), Router::new().on("ask", has_time));
+        let client = client(&broker).await;
+        let meta = Meta {
+            exp: Some(unix_ms() - HOUR),
+            ..Meta::default()
+        };
+        let message = Message::new("ask", "").with_meta(&meta);
+        let until = tokio::time::Instant::now() + Duration::from_secs(60);
+        let reply = soon(client.dispatch(topic("work"), message, until)).await;
+        serving.stop().await.unwrap();
+        reply.unwrap().data == "true"
+    }
+
+    #[tokio::test]
+    async fn deadlines_are_judged_by_the_clock_of_the_broker() {
+        assert!(serves_what_seems_expired(Ok(unix_ms() - 2 * HOUR)).await);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_seems_expired_is_handled_while_the_broker_does_not_tell_the_time() {
+        assert!(!serves_what_seems_expired(Err(away())).await);
     }
 
     #[tokio::test]

@@ -205,6 +205,8 @@ pub struct Faults {
     pub inbox: Mutex<Vec<Fault>>,
     /// Of leases and upkeep, by the name of the operation; the first of that name is taken.
     pub upkeep: Mutex<Vec<(&'static str, Error)>>,
+    /// What the broker's clock says, and not what this machine's does.
+    pub time: Mutex<Option<Result<u64>>>,
     /// The next settlement panics.
     pub panics: AtomicBool,
     /// Appends wait for this gate, when there is one.
@@ -263,6 +265,17 @@ impl Faulty {
 impl Broker for Faulty {
     fn capabilities(&self) -> &Capabilities {
         self.broker.capabilities()
+    }
+
+    fn time(&self) -> BoxFuture<'_, Result<u64>> {
+        let told = self.faults.time.lock().clone();
+        async move {
+            match told {
+                Some(time) => time,
+                None => self.broker.time().await,
+            }
+        }
+        .boxed()
     }
 
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Position>>> {
