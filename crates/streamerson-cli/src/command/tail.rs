@@ -7,7 +7,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
 use streamerson_core::{Entry, Reader, Start, Topic};
 
-use super::topic::parts;
+use super::topic::{note_missing, parts};
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
 use crate::output::{self, Format, plain};
@@ -56,6 +56,9 @@ impl Tail {
             reading.push(read(topic, reader));
         }
         let is_divided = reading.len() > 1;
+        if !is_divided {
+            note_missing(&*broker, &self.topic).await?;
+        }
         let mut left = self.limit.unwrap_or(u64::MAX);
         while left > 0
             && let Some((topic, reader, entries)) = reading.next().await

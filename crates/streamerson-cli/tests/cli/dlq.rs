@@ -70,6 +70,7 @@ on_both! {
     what_was_no_message_stays_and_is_told
     all_letters_are_retried_only_when_that_is_said
     dropping_needs_a_yes_and_takes_only_what_is_meant
+    a_topic_that_is_not_there_is_noted
 }
 
 async fn letters_are_listed_filtered_and_counted_by_cause(place: Place) {
@@ -375,4 +376,30 @@ async fn all_letters_are_retried_only_when_that_is_said(place: Place) {
     let all = place.run(&["dlq", "retry", "orders", "--yes"]).await;
     assert_eq!(all.ok(), "retried 3\n");
     assert_all_moved_once(&place, expected).await;
+}
+
+async fn a_topic_that_is_not_there_is_noted(place: Place) {
+    let notes = async |command: &[&str]| {
+        let ended = place.run(command).await;
+        assert_eq!(ended.code, 0, "{ended:?}");
+        ended.stderr.contains("note: there is no topic ordres;")
+    };
+    append(&place, vec![letter("order.create", "busy", "away")]).await;
+    for command in [
+        &["dlq", "ls", "ordres"][..],
+        &["dlq", "ls", "ordres", "--summary"],
+        &["dlq", "retry", "ordres", "--yes"],
+    ] {
+        assert!(notes(command).await, "{command:?}");
+    }
+    let mut tail = place.start(&["tail", "ordres"]);
+    tail.line("note: there is no topic ordres;").await;
+    place.send("ordres", &["1"]).await;
+    for command in [
+        &["dlq", "ls", "ordres"][..],
+        &["dlq", "retry", "ordres", "--yes"],
+        &["tail", "ordres", "--from", "earliest", "-n", "1"],
+    ] {
+        assert!(!notes(command).await, "{command:?}");
+    }
 }

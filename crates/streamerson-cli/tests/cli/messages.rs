@@ -282,6 +282,11 @@ async fn tail_follows_and_ends_quietly_when_nobody_reads() {
     use streamerson_testkit::process::Process;
 
     let dev = Dev::start(&[]).await;
+    let send = async |payload| {
+        let sent = dev.run(&["send", "orders", "o", "--data", payload]).await;
+        sent.ok();
+    };
+    send("1").await;
     let tail = [
         "tail",
         "orders",
@@ -298,10 +303,7 @@ async fn tail_follows_and_ends_quietly_when_nobody_reads() {
     )
     .unwrap();
     let mut stdout = BufReader::new(tail.take_stdout().unwrap());
-    for payload in ["1", "2"] {
-        dev.run(&["send", "orders", "o", "--data", payload])
-            .await
-            .ok();
+    for (payload, next) in [("1", "2"), ("2", "3")] {
         let (line, rest) = tokio::task::spawn_blocking(move || {
             let mut line = String::new();
             stdout.read_line(&mut line).unwrap();
@@ -311,9 +313,10 @@ async fn tail_follows_and_ends_quietly_when_nobody_reads() {
         .unwrap();
         assert!(line.trim_end().ends_with(payload), "{line}");
         stdout = rest;
+        send(next).await;
     }
     drop(stdout);
-    dev.run(&["send", "orders", "o"]).await.ok();
+    send("4").await;
     let status = tail.exited(crate::support::PATIENCE).await.unwrap();
     let mut said = String::new();
     std::io::Read::read_to_string(&mut tail.take_stderr().unwrap(), &mut said).unwrap();

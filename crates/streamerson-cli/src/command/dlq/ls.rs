@@ -8,7 +8,7 @@ use streamerson_core::{Broker, Topic};
 use super::filter::Filter;
 use super::letter::{Letter, Letters};
 use super::summary::{CAUSES, Cause, Causes};
-use crate::command::topic::parts;
+use crate::command::topic::{note_missing, parts};
 use crate::duration::short;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
@@ -62,13 +62,18 @@ impl Ls {
             Some(topic) => parts(&*broker, topic).await?,
             None => broker.topics().await?,
         };
-        match self.summary {
-            true => self.summarize(&*broker, &topics).await,
-            false => self.list(&*broker, &topics).await,
+        let is_empty = match self.summary {
+            true => self.summarize(&*broker, &topics).await?,
+            false => self.list(&*broker, &topics).await?,
+        };
+        match &self.topic {
+            Some(topic) if is_empty => note_missing(&*broker, topic).await,
+            _ => Ok(()),
         }
     }
 
-    async fn list(&self, broker: &dyn Broker, topics: &[Topic]) -> Result<()> {
+    /// Answers whether there are none.
+    async fn list(&self, broker: &dyn Broker, topics: &[Topic]) -> Result<bool> {
         let now = unix_ms();
         let mut listed: Vec<Listed> = Vec::new();
         let mut more = false;
@@ -108,10 +113,11 @@ impl Ls {
                 self.max
             ));
         }
-        Ok(())
+        Ok(listed.is_empty())
     }
 
-    async fn summarize(&self, broker: &dyn Broker, topics: &[Topic]) -> Result<()> {
+    /// Answers whether there are none.
+    async fn summarize(&self, broker: &dyn Broker, topics: &[Topic]) -> Result<bool> {
         let now = unix_ms();
         let mut found: Vec<Cause> = Vec::new();
         for topic in topics {
@@ -135,7 +141,7 @@ impl Ls {
                 output::table(&CAUSES, found.iter().map(|cause| cause.row(now)).collect())?;
             }
         }
-        Ok(())
+        Ok(found.is_empty())
     }
 }
 

@@ -6,6 +6,7 @@ use streamerson_core::{Append, Error, Topic, dead_letter};
 use super::filter::Filter;
 use super::letter::Letter;
 use super::moving::{Moving, Pace, Report};
+use crate::command::topic::note_missing;
 use crate::confirm::Confirm;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
@@ -64,6 +65,9 @@ impl Retry {
             true => (moving.look().await?, Ok(())),
             false => moving.run(&signal::shutdown()?).await,
         };
+        if report.matched == 0 && outcome.is_ok() {
+            note_missing(&*broker, &self.topic).await?;
+        }
         match self.output {
             Format::Json => output::json(&report)?,
             Format::Table => output::line(line(&report).as_bytes())?,

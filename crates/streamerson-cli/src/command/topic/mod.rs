@@ -14,6 +14,7 @@ use streamerson_core::stats::TopicStats;
 use streamerson_core::{Broker, Error, ErrorKind, Topic, partition};
 
 use crate::failure::{Exit, Failure, Result};
+use crate::output::message;
 
 /// How many topics are asked about at once.
 const AT_ONCE: usize = 16;
@@ -96,6 +97,17 @@ pub(crate) async fn add_unread(
     let divided: Vec<_> = divided.try_collect().await?;
     for (whole, partitions) in divided {
         partition::with_unread(&whole, partitions, found);
+    }
+    Ok(())
+}
+
+/// Says so when there is no such topic, where that is no failure: it may come, or have been.
+pub(crate) async fn note_missing(broker: &dyn Broker, topic: &Topic) -> Result<()> {
+    let is_missing = stats(broker, topic).await?.is_none() && broker.partitions(topic).await? == 0;
+    if is_missing {
+        message(&format!(
+            "note: there is no topic {topic}; `streamerson topic ls` lists them"
+        ));
     }
     Ok(())
 }
