@@ -14,6 +14,7 @@ on_both! {
     a_removed_topic_is_gone_and_its_dead_letters_stay
     trimming_keeps_what_a_group_has_not_processed
     a_look_at_a_trim_tells_what_would_go_and_what_would_be_lost
+    a_look_that_does_not_count_all_does_not_pretend_to
     a_divided_topic_is_shown_and_trimmed_with_its_partitions
 }
 
@@ -202,7 +203,7 @@ async fn trimming_keeps_what_a_group_has_not_processed(place: Place) {
     );
     assert_eq!(
         trimmed.json(),
-        json!({"topic": "orders", "removed": 2, "lost": 2, "dry_run": false, "at_least": false})
+        json!({"topic": "orders", "removed": 2, "lost": 2, "dry_run": false, "at_least": null})
     );
     assert_eq!(place.messages("orders").await.len(), 1);
 }
@@ -251,6 +252,36 @@ async fn a_look_at_a_trim_tells_what_would_go_and_what_would_be_lost(place: Plac
         .run(&["topic", "trim", "other", "--max-len", "1"])
         .await
         .failed(3, "topic-not-found");
+}
+
+async fn a_look_that_does_not_count_all_does_not_pretend_to(place: Place) {
+    place.send("orders", &["1"; 10_500]).await;
+    let look = [
+        "topic",
+        "trim",
+        "orders",
+        "--max-len",
+        "0",
+        "--force",
+        "--dry-run",
+        "-o",
+        "json",
+    ];
+    let looked = place.run(&look).await;
+    assert!(
+        looked.stderr.contains("at least 10240 of 10500"),
+        "{}",
+        looked.stderr
+    );
+    let report = looked.json();
+    assert_eq!(
+        (&report["removed"], &report["lost"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(
+        report["at_least"],
+        json!({"removed": 10_240, "lost": 10_240})
+    );
 }
 
 async fn a_divided_topic_is_shown_and_trimmed_with_its_partitions(place: Place) {

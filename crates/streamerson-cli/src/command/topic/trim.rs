@@ -26,6 +26,8 @@ const PAGE: usize = 256;
 ///
 /// What a group has not processed stays, and so does everything when there is no group, unless --force says otherwise:
 /// that is data loss, and needs --yes.
+///
+/// A look counts no further than 10,000 messages or a few more: of more, JSON has what was counted in at_least, and neither removed nor lost.
 #[derive(Debug, Args)]
 pub(super) struct TrimTopic {
     /// Topic to trim
@@ -55,7 +57,7 @@ pub(super) struct TrimTopic {
 }
 
 /// What was removed, or would be.
-#[derive(Default, Serialize)]
+#[derive(Default)]
 struct Report {
     topic: String,
     removed: u64,
@@ -65,6 +67,25 @@ struct Report {
     dry_run: bool,
     /// Whether there may be more than these figures say.
     at_least: bool,
+}
+
+/// A report as `-o json` prints it.
+#[derive(Serialize)]
+struct Printed<'a> {
+    topic: &'a str,
+    /// Null where it was not counted to the end.
+    removed: Option<u64>,
+    lost: Option<u64>,
+    dry_run: bool,
+    /// What was counted then.
+    at_least: Option<Counted>,
+}
+
+/// Messages that go, and those of them that some group had not processed.
+#[derive(Serialize)]
+struct Counted {
+    removed: u64,
+    lost: u64,
 }
 
 impl TrimTopic {
@@ -163,7 +184,7 @@ impl TrimTopic {
 
     fn print(&self, report: &Report) -> Result<()> {
         match self.output {
-            Format::Json => output::json(report)?,
+            Format::Json => output::json(&report.printed())?,
             Format::Table if report.dry_run => {}
             Format::Table => output::line(format!("removed {}", report.removed).as_bytes())?,
         }
@@ -184,6 +205,17 @@ fn first_unprocessed(stats: &TopicStats) -> Option<Position> {
 }
 
 impl Report {
+    fn printed(&self) -> Printed<'_> {
+        let Report { removed, lost, .. } = *self;
+        Printed {
+            topic: &self.topic,
+            removed: (!self.at_least).then_some(removed),
+            lost: (!self.at_least).then_some(lost),
+            dry_run: self.dry_run,
+            at_least: self.at_least.then_some(Counted { removed, lost }),
+        }
+    }
+
     fn preview(&self, length: u64) -> String {
         let Report {
             topic,
