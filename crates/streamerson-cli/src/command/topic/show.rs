@@ -14,6 +14,8 @@ use crate::figures::{GROUP, GroupFigures, stamped};
 use crate::output::{self, Format};
 
 /// Show one topic: what it holds, its dead letters, consumer groups and leases; a divided one with its partitions
+///
+/// FIRST is the oldest message that is there, LAST the newest that there ever was: it stays when the message is removed.
 #[derive(Debug, Args)]
 pub(super) struct Show {
     /// Topic to show; NAME:dlq for its dead letters
