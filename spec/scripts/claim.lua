@@ -85,7 +85,7 @@ local function field(info, name)
   end
 end
 
--- How far the group was delivered; nil without a group. Answers refusals that are none of a missing key.
+-- How far the group was delivered, and what else Redis tells of it; nil without a group. Answers refusals that are none of a missing key.
 local function delivered(stream, group)
   local groups = redis.pcall('XINFO', 'GROUPS', stream)
   if groups.err then
@@ -96,7 +96,7 @@ local function delivered(stream, group)
   end
   for _, info in ipairs(groups) do
     if field(info, 'name') == group then
-      return field(info, 'last-delivered-id')
+      return field(info, 'last-delivered-id'), nil, info
     end
   end
 end
@@ -124,12 +124,59 @@ local function give_back(stream, delays, group, member)
   until #page == 0
   return released
 end
+-- Entries that were removed before the group was given them. Redis counts, since 7.0, what was added to a stream and what a
+-- group was given. A server that has been started again or that took over may have lost count of the latter: so what was
+-- missed is kept in the hash of the topic as "RUN COUNT", for one run of a server, and only what is added to it in that run is told.
+local function run()
+  -- Not everybody may ask.
+  local server = redis.pcall('INFO', 'server')
+  return type(server) == 'string' and string.match(server, 'run_id:(%w+)') or '-'
+end
+
+-- A new group has missed nothing.
+local function missed_nothing(stream, group)
+  call('HSET', stream .. ':topic', 'missed:' .. group, run() .. ' 0')
+end
+
+-- How many more were missed, at least: those of a group in the middle of the stream show when it has come to the end.
+local function missed(stream, group, last, info)
+  local read, lag = field(info, 'entries-read'), field(info, 'lag')
+  if not read or not lag then
+    return 0
+  end
+  -- What it has not been given is all that is there, or nothing.
+  local length, left = call('XLEN', stream), 0
+  if lag > 0 and #call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1) > 0 then
+    left = length
+    if lag < left then
+      return 0
+    end
+  end
+  local run, stored = run(), call('HGET', stream .. ':topic', 'missed:' .. group) or ''
+  -- Some say of an empty stream that no group lags behind.
+  if lag == 0 and length > 0 and stored == run .. ' 0' then
+    return 0
+  end
+  local about = call('XINFO', 'STREAM', stream)
+  local count = math.max(0, field(about, 'entries-added') - left - read)
+  local known_run, known = string.match(stored, '^(%S+) (%d+)$')
+  known = tonumber(known) or 0
+  local more = math.max(0, count - known)
+  if run ~= known_run or run == '-' or field(about, 'max-deleted-entry-id') ~= '0-0' then
+    -- Miscounted, or taken out one by one, by somebody who had a reason.
+    more = 0
+  elseif left > 0 then
+    count = math.max(count, known)
+  end
+  call('HSET', stream .. ':topic', 'missed:' .. group, string.format('%s %.0f', run, count))
+  return more
+end
 -- Takes over what others gave up, and does what must be done from time to time: moves messages that are due to the
 -- stream, and writes the group's checkpoint.
 -- KEYS: stream, delays. ARGV: group, member, lease in ms, most entries, cursor (- first), fence lease or empty, fence epoch,
 --   suspect in hand (empty first).
 -- Replies: next cursor (- when the search is through), {{entry, delivery count, {field, value, ...}}, ...},
---   how many entries were trimmed away unprocessed, ms until something is due or -1, suspect in hand or empty.
+--   how many entries were removed unprocessed, as far as Redis counts, ms until something is due or -1, suspect in hand or empty.
 -- Entries that are taken over for the second time may be what their holders die of: of these suspects, a member is given
 -- one at a time, so that not two of them end with one member.
 -- With a fence the member is alone: what others hold is taken at once, oldest first, and when the search is through, new
@@ -169,7 +216,8 @@ if went_back then
   until #page == 0
 end
 if went_back or now() >= written + 1000 then
-  local last = delivered(stream, group)
+  local last, _, info = delivered(stream, group)
+  lost = lost + missed(stream, group, last, info)
   remember(stream, group, settled(stream, group, last), generation, behind)
 end
 

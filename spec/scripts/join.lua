@@ -85,7 +85,7 @@ local function field(info, name)
   end
 end
 
--- How far the group was delivered; nil without a group. Answers refusals that are none of a missing key.
+-- How far the group was delivered, and what else Redis tells of it; nil without a group. Answers refusals that are none of a missing key.
 local function delivered(stream, group)
   local groups = redis.pcall('XINFO', 'GROUPS', stream)
   if groups.err then
@@ -96,7 +96,7 @@ local function delivered(stream, group)
   end
   for _, info in ipairs(groups) do
     if field(info, 'name') == group then
-      return field(info, 'last-delivered-id')
+      return field(info, 'last-delivered-id'), nil, info
     end
   end
 end
@@ -123,6 +123,53 @@ local function give_back(stream, delays, group, member)
     released = released + #page
   until #page == 0
   return released
+end
+-- Entries that were removed before the group was given them. Redis counts, since 7.0, what was added to a stream and what a
+-- group was given. A server that has been started again or that took over may have lost count of the latter: so what was
+-- missed is kept in the hash of the topic as "RUN COUNT", for one run of a server, and only what is added to it in that run is told.
+local function run()
+  -- Not everybody may ask.
+  local server = redis.pcall('INFO', 'server')
+  return type(server) == 'string' and string.match(server, 'run_id:(%w+)') or '-'
+end
+
+-- A new group has missed nothing.
+local function missed_nothing(stream, group)
+  call('HSET', stream .. ':topic', 'missed:' .. group, run() .. ' 0')
+end
+
+-- How many more were missed, at least: those of a group in the middle of the stream show when it has come to the end.
+local function missed(stream, group, last, info)
+  local read, lag = field(info, 'entries-read'), field(info, 'lag')
+  if not read or not lag then
+    return 0
+  end
+  -- What it has not been given is all that is there, or nothing.
+  local length, left = call('XLEN', stream), 0
+  if lag > 0 and #call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1) > 0 then
+    left = length
+    if lag < left then
+      return 0
+    end
+  end
+  local run, stored = run(), call('HGET', stream .. ':topic', 'missed:' .. group) or ''
+  -- Some say of an empty stream that no group lags behind.
+  if lag == 0 and length > 0 and stored == run .. ' 0' then
+    return 0
+  end
+  local about = call('XINFO', 'STREAM', stream)
+  local count = math.max(0, field(about, 'entries-added') - left - read)
+  local known_run, known = string.match(stored, '^(%S+) (%d+)$')
+  known = tonumber(known) or 0
+  local more = math.max(0, count - known)
+  if run ~= known_run or run == '-' or field(about, 'max-deleted-entry-id') ~= '0-0' then
+    -- Miscounted, or taken out one by one, by somebody who had a reason.
+    more = 0
+  elseif left > 0 then
+    count = math.max(count, known)
+  end
+  call('HSET', stream .. ':topic', 'missed:' .. group, string.format('%s %.0f', run, count))
+  return more
 end
 -- Makes a member known, and creates its group where there is none. KEYS: stream, delays.
 -- ARGV: group, member, where a new group begins (an entry, or $), fence lease or empty, fence epoch, 1 if the group is known to be lost.
@@ -162,6 +209,7 @@ if not last then
   last = start
   call('HDEL', stream .. ':topic', 'removed:' .. group)
   remember(stream, group, start, generation)
+  missed_nothing(stream, group)
 end
 call('XGROUP', 'CREATECONSUMER', stream, group, member)
 if argv[4] ~= '' then

@@ -63,7 +63,7 @@ local function field(info, name)
   end
 end
 
--- How far the group was delivered; nil without a group. Answers refusals that are none of a missing key.
+-- How far the group was delivered, and what else Redis tells of it; nil without a group. Answers refusals that are none of a missing key.
 local function delivered(stream, group)
   local groups = redis.pcall('XINFO', 'GROUPS', stream)
   if groups.err then
@@ -74,7 +74,7 @@ local function delivered(stream, group)
   end
   for _, info in ipairs(groups) do
     if field(info, 'name') == group then
-      return field(info, 'last-delivered-id')
+      return field(info, 'last-delivered-id'), nil, info
     end
   end
 end

@@ -71,7 +71,8 @@ pub struct Incidents {
     pub reconnects: u64,
     /// Entries that were not messages, moved to the dead letters.
     pub foreign_entries: u64,
-    /// Messages that were removed while a group had them pending: never processed. An alarm.
+    /// Messages that were removed before a group had processed them: those it had pending, and, where the broker can tell, at least so
+    /// many of those it had not come to. An alarm.
     pub lost_messages: u64,
     /// Times that a group, or its topic, was removed while a member worked in it. An alarm.
     pub lost_groups: u64,

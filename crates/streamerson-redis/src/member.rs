@@ -177,7 +177,7 @@ impl RedisMember {
                 topic = %seat.membership.topic,
                 group = %seat.membership.group,
                 lost = claimed.lost,
-                "messages were trimmed away before this group had processed them"
+                "messages were removed before this group had processed them"
             );
         }
     }

@@ -19,12 +19,14 @@ macro_rules! script {
 }
 
 /// Makes a member known, and creates what is missing.
-pub(crate) static JOIN: LazyLock<Script> = script!("join:1": "time", "fence", "group", "join");
+pub(crate) static JOIN: LazyLock<Script> =
+    script!("join:1": "time", "fence", "group", "missed", "join");
 /// Ends deliveries: acknowledgement and outputs, or nothing.
 pub(crate) static SETTLE: LazyLock<Script> =
     script!("settle:2": "seldom", "time", "fence", "outputs", "group", "effects", "settle");
 /// Takes over what others gave up, and does what must be done from time to time.
-pub(crate) static CLAIM: LazyLock<Script> = script!("claim:3": "time", "fence", "group", "claim");
+pub(crate) static CLAIM: LazyLock<Script> =
+    script!("claim:3": "time", "fence", "group", "missed", "claim");
 /// Keeps leases of deliveries.
 pub(crate) static EXTEND: LazyLock<Script> = script!("extend:2": "time", "fence", "extend");
 /// Gives everything back.

@@ -10,6 +10,7 @@ use streamerson_core::{
     Append, Broker, Delivery, ErrorKind, Member, Membership, Once, Position, Settlement, Start,
     Topic, Upkeep,
 };
+use streamerson_redis::RedisBroker;
 use streamerson_testkit::redis::RedisServer;
 use support::{
     connect, eventually, join, message, name, one, send, start, text, texts, topic, within,
@@ -253,5 +254,150 @@ async fn what_is_remembered_goes_with_the_group_and_the_topic() {
             left.into_iter()
                 .all(|key| key.contains(":sent:") || key.contains(":done:"))
         );
+    }
+}
+
+/// Whether this Redis counts what a group was given: since 7.0.
+fn counts(server: &RedisServer) -> bool {
+    let groups = server.cli(&["XINFO", "GROUPS", STREAM]);
+    groups.contains("entries-read")
+}
+
+/// Works on all there is, and on one more; then until the member has looked, and knows what it found.
+async fn go_on(server: &RedisServer, broker: &RedisBroker, member: &mut Box<dyn Member>) {
+    send(broker, &topic("orders"), &["after"]).await;
+    loop {
+        let delivery = one(member).await;
+        let (text, position) = (text(&delivery.message), delivery.receipt.position());
+        complete(&**member, delivery).await;
+        if text == "after" {
+            checkpoint(server, member, position).await;
+            break;
+        }
+    }
+    // The next one begins when the answer to this one is there.
+    let known = || server.cli(&["HGET", "test:{orders}:topic", "group:group"]);
+    let looked = known();
+    eventually(async || {
+        let waiting = tokio::time::timeout(Duration::from_millis(50), member.next(1)).await;
+        assert!(waiting.is_err(), "no work was expected");
+        (known() != looked).then_some(())
+    })
+    .await;
+}
+
+/// Waits for work, of which there is none, until a loss is told.
+async fn told(broker: &RedisBroker, member: &mut Box<dyn Member>) {
+    eventually(async || {
+        let waiting = tokio::time::timeout(Duration::from_millis(50), member.next(1)).await;
+        assert!(waiting.is_err(), "there is nothing");
+        (broker.incidents().lost_messages > 0).then_some(())
+    })
+    .await;
+}
+
+/// A group that has processed 100 of 300 messages when somebody leaves only the newest `keep`.
+async fn trimmed_to(keep: &str) -> (RedisServer, RedisBroker, Box<dyn Member>) {
+    let (server, broker) = start().await;
+    let orders = topic("orders");
+    send(&broker, &orders, &["work"; 300]).await;
+    let mut ada = join(&broker, &orders, "ada", LONG).await;
+    for delivery in within(ada.next(100)).await.unwrap() {
+        complete(&*ada, delivery).await;
+    }
+    server.cli(&["XTRIM", STREAM, "MAXLEN", keep]);
+    (server, broker, ada)
+}
+
+#[tokio::test]
+async fn messages_removed_before_the_group_had_them_are_counted() {
+    let (server, broker, _ada) = trimmed_to("30").await;
+    if !counts(&server) {
+        return;
+    }
+    // The checkpoint is due, and who comes writes it before reading.
+    let known = server.cli(&["HGET", "test:{orders}:topic", "group:group"]);
+    let fields: Vec<&str> = known.split_whitespace().collect();
+    let old = format!("{} 0 {} {}", fields[0], fields[2], fields[3]);
+    server.cli(&["HSET", "test:{orders}:topic", "group:group", &old]);
+    let mut bob = join(&broker, &topic("orders"), "bob", LONG).await;
+    for _ in 0..2 {
+        go_on(&server, &broker, &mut bob).await;
+        assert_eq!(broker.incidents().lost_messages, 170);
+    }
+}
+
+#[tokio::test]
+async fn messages_removed_from_a_group_that_goes_on_at_once_are_counted() {
+    let (server, broker, mut ada) = trimmed_to("30").await;
+    for _ in 0..2 {
+        go_on(&server, &broker, &mut ada).await;
+        let groups = server.cli(&["XINFO", "GROUPS", STREAM]);
+        if !counts(&server) || groups.ends_with("lag\n0") {
+            // Redis 8 and Valkey 8.1 correct their count when the group reads on.
+            return;
+        }
+        assert_eq!(broker.incidents().lost_messages, 170);
+    }
+}
+
+#[tokio::test]
+async fn messages_removed_with_all_others_are_counted() {
+    let (server, broker, mut ada) = trimmed_to("0").await;
+    if !counts(&server) {
+        return;
+    }
+    told(&broker, &mut ada).await;
+    go_on(&server, &broker, &mut ada).await;
+    assert_eq!(broker.incidents().lost_messages, 200);
+}
+
+#[tokio::test]
+async fn what_the_group_had_or_somebody_took_out_is_not_counted_as_lost() {
+    let (server, broker, mut ada) = trimmed_to("200").await;
+    let orders = topic("orders");
+    for taken in [198, 50] {
+        let entries = broker.range(&orders, Position::ZERO, 1000).await.unwrap();
+        let position = entries[taken].position;
+        assert!(broker.take(&orders, position, Vec::new()).await.unwrap());
+    }
+    go_on(&server, &broker, &mut ada).await;
+    server.cli(&["XTRIM", STREAM, "MAXLEN", "0"]);
+    go_on(&server, &broker, &mut ada).await;
+    assert_eq!(broker.incidents().lost_messages, 0);
+}
+
+/// A Redis that has read its log again may not know how much of it the group was given.
+#[tokio::test]
+async fn a_redis_that_started_again_counts_nothing_as_lost() {
+    let mut server = RedisServer::builder().appendonly("always").start().await;
+    let broker = connect(&server.url()).await;
+    let orders = topic("orders");
+    send(&broker, &orders, &["work"; 10]).await;
+    let mut ada = join(&broker, &orders, "ada", LONG).await;
+    work(&mut ada).await;
+    server.cli(&["BGREWRITEAOF"]);
+    eventually(async || {
+        let about = server.cli(&["INFO", "persistence"]);
+        let goes_on = about.contains("aof_rewrite_in_progress:1")
+            || about.contains("aof_rewrite_scheduled:1");
+        (!goes_on).then_some(())
+    })
+    .await;
+    go_on(&server, &broker, &mut ada).await;
+    drop((broker, ada));
+    server.kill().await;
+    server.start_again().await;
+    let broker = connect(&server.url()).await;
+    let mut bob = join(&broker, &orders, "bob", LONG).await;
+    go_on(&server, &broker, &mut bob).await;
+    assert_eq!(broker.incidents().lost_messages, 0);
+    bob.leave().await.unwrap();
+    send(&broker, &orders, &["work"; 10]).await;
+    server.cli(&["XTRIM", STREAM, "MAXLEN", "0"]);
+    if counts(&server) {
+        let mut cyd = join(&broker, &orders, "cyd", LONG).await;
+        told(&broker, &mut cyd).await;
+        assert_eq!(broker.incidents().lost_messages, 10);
     }
 }

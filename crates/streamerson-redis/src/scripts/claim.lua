@@ -3,7 +3,7 @@
 -- KEYS: stream, delays. ARGV: group, member, lease in ms, most entries, cursor (- first), fence lease or empty, fence epoch,
 --   suspect in hand (empty first).
 -- Replies: next cursor (- when the search is through), {{entry, delivery count, {field, value, ...}}, ...},
---   how many entries were trimmed away unprocessed, ms until something is due or -1, suspect in hand or empty.
+--   how many entries were removed unprocessed, as far as Redis counts, ms until something is due or -1, suspect in hand or empty.
 -- Entries that are taken over for the second time may be what their holders die of: of these suspects, a member is given
 -- one at a time, so that not two of them end with one member.
 -- With a fence the member is alone: what others hold is taken at once, oldest first, and when the search is through, new
@@ -43,7 +43,8 @@ if went_back then
   until #page == 0
 end
 if went_back or now() >= written + 1000 then
-  local last = delivered(stream, group)
+  local last, _, info = delivered(stream, group)
+  lost = lost + missed(stream, group, last, info)
   remember(stream, group, settled(stream, group, last), generation, behind)
 end
 

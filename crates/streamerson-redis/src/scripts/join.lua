@@ -36,6 +36,7 @@ if not last then
   last = start
   call('HDEL', stream .. ':topic', 'removed:' .. group)
   remember(stream, group, start, generation)
+  missed_nothing(stream, group)
 end
 call('XGROUP', 'CREATECONSUMER', stream, group, member)
 if argv[4] ~= '' then

@@ -29,6 +29,7 @@ if what == 'group' then
     return failed
   end
   call('DEL', stream .. ':delay:' .. group)
+  call('HDEL', stream .. ':topic', 'missed:' .. group)
   if last then
     local _, _, generation, behind = recall(stream, group, 'group:')
     remember(stream, group, settled(stream, group, last), generation, behind)
