@@ -188,7 +188,7 @@ const RULES: &[Rule] = &[
         "ERR key '",
         Invalid,
         "wrong-namespace",
-        "this broker serves one namespace: name that one, with --namespace, or `namespace` in the configuration",
+        "this broker serves one namespace: name that one, with `connect_in` in a program, `--namespace` in a command, `namespace` in a configuration",
     ),
     rule(
         "ERR unknown command",

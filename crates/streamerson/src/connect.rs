@@ -7,7 +7,7 @@ use streamerson_core::{Broker, Error, Name, Result};
 
 const NAMESPACE: &str = "streamerson";
 
-/// Connects to the broker at `url`, in the namespace `streamerson`.
+/// Connects to the broker at `url`, in the namespace `streamerson`; [`connect_in`] in another.
 ///
 /// | URL | broker |
 /// |---|---|
@@ -29,6 +29,20 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Broker>> {
 
 /// Connects to the broker at `url`, in a `namespace`: applications that share a server do not see each other's topics.
 /// Brokers in this process have no namespaces, because they belong to one application anyway.
+///
+/// Everybody who takes part names the same one: a worker in another namespace than the gateway gets no requests, and nothing fails.
+///
+/// ```
+/// use streamerson::connect_in;
+/// use streamerson::core::Name;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> streamerson::Result<()> {
+/// # let url = "memory:";
+/// let broker = connect_in(url, Name::new("shop")?).await?;
+/// # Ok(())
+/// # }
+/// ```
 pub async fn connect_in(url: &str, namespace: Name) -> Result<Arc<dyn Broker>> {
     let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
     match scheme {

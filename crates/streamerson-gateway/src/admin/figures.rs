@@ -30,6 +30,24 @@ pub(super) struct Figures {
     pub(super) unseen: usize,
 }
 
+impl Figures {
+    /// The consumer groups of `topic`; none when that is not known.
+    pub(super) fn groups(&self, topic: &Topic) -> Option<Vec<&str>> {
+        match self.topics.iter().find(|known| known.name == *topic) {
+            Some(known) => Some(
+                known
+                    .stats
+                    .groups
+                    .iter()
+                    .map(|group| &*group.name)
+                    .collect(),
+            ),
+            // It will begin with its first message, or its first worker.
+            None => (self.broker_up && self.unseen == 0).then(Vec::new),
+        }
+    }
+}
+
 /// What is known of one topic; a divided one is the sum of its partitions.
 #[derive(Debug)]
 pub(super) struct TopicFigures {

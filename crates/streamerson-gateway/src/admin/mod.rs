@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout};
 use tower::Service;
 
 use self::expose::{Exposed, Workers};
-use self::figures::Known;
+use self::figures::{Figures, Known};
 use self::scale::Scale;
 use crate::config::{Accepts, Mode, Route, Target};
 use crate::gateway::Gateway;
@@ -46,7 +46,7 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// The service of the admin address of a gateway.
 ///
 /// `/livez` (also `/healthz`): the process answers. `/readyz`: the gateway is not draining, and the broker is there.
-/// `/metrics`: OpenMetrics text. `/routes`: what is served, as JSON. `/admin/v1/scale/{topic}/{group}`: how many replicas a
+/// `/metrics`: OpenMetrics text. `/routes`: what is served, and which consumer groups work on it, as JSON. `/admin/v1/scale/{topic}/{group}`: how many replicas a
 /// consumer group should have.
 #[derive(Debug, Clone)]
 pub struct Admin {
@@ -103,7 +103,9 @@ impl Admin {
             "/readyz" => self.readiness().await,
             "/metrics" => respond(StatusCode::OK, OPEN_METRICS, self.metrics().await),
             "/routes" => {
-                let routes: Value = self.gateway.routes().iter().map(describe).collect();
+                let figures = self.figures.all().await;
+                let routes = self.gateway.routes().iter();
+                let routes: Value = routes.map(|route| describe(route, &figures)).collect();
                 respond(StatusCode::OK, JSON, routes.to_string())
             }
             _ => respond(
@@ -208,12 +210,17 @@ fn respond(
     response
 }
 
-fn describe(route: &Route) -> Value {
+fn describe(route: &Route, figures: &Figures) -> Value {
     let (topic, kind) = match &route.target {
         Target::Fixed { topic, kind } => (topic.as_str(), &**kind),
         Target::Named => ("{topic}", "{type}"),
     };
+    let groups = match &route.target {
+        Target::Fixed { topic, .. } => figures.groups(topic),
+        Target::Named => None,
+    };
     json!({
+        "groups": groups,
         "methods": route.methods.iter().map(Method::as_str).collect::<Vec<_>>(),
         "path": route.path,
         "topic": topic,

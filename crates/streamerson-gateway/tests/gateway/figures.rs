@@ -83,6 +83,22 @@ async fn groups_tell_how_far_behind_they_are_and_what_they_hold() {
 }
 
 #[tokio::test]
+async fn routes_tell_who_works_on_their_topics() {
+    let route =
+        |topic| format!("[[route]]\npath = \"/{topic}\"\ntopic = \"{topic}\"\ntype = \"t\"\n");
+    let edge = Edge::serve(&(route("orders") + &route("deaf"))).await;
+    drop(edge.broker.join(billing(&orders())).await.unwrap());
+    send(&edge, &Topic::new("deaf").unwrap(), 1).await;
+    let admin = || Admin::new(edge.gateway.clone());
+    let routes = ask(&admin(), "/routes").await.1;
+    assert_eq!(routes[0]["groups"], json!(["billing"]));
+    assert_eq!(routes[1]["groups"], json!([]));
+    edge.broker.set(Fault::Away);
+    let routes = ask(&admin(), "/routes").await.1;
+    assert_eq!(routes[0]["groups"], json!(null), "nobody knows");
+}
+
+#[tokio::test]
 async fn a_divided_topic_is_one_to_the_metrics() {
     let edge = Edge::serve("").await;
     edge.broker.divide(&orders(), 3).await.unwrap();
