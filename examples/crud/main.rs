@@ -13,8 +13,8 @@
 
 mod notes;
 
-use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use streamerson::http::StatusCode;
 use streamerson::{
     Error, IntoReply, Json, Path, Problem, Query, Router, State, Worker, connect, shutdown_signal,
 };

@@ -1,7 +1,7 @@
 //! The last stage: it answers.
 
-use http::StatusCode;
 use serde_json::{Value, json};
+use streamerson::http::StatusCode;
 use streamerson::{Json, Message, Router};
 
 use crate::price::Priced;

@@ -55,6 +55,8 @@ pub use deadline::Deadline;
 pub use dedupe::Dedupe;
 pub use extract::{Attempt, Fence, FromRequest, IdempotencyKey, Json, Path, Query, State};
 pub use handler::Handler;
+/// The crate whose `StatusCode` a [`Problem`] and a [`Reply`] have.
+pub use http;
 pub use reply::{Forward, IntoReply, NoReply, Problem, Publish, Reply};
 pub use request::Request;
 pub use router::Router;

@@ -62,6 +62,14 @@ pub(crate) enum Again {
 
 impl Problem {
     /// A failure with this status.
+    ///
+    /// ```
+    /// use streamerson::Problem;
+    /// use streamerson::http::StatusCode;
+    ///
+    /// let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "odd", "this number is not even");
+    /// assert!(!problem.is_transient());
+    /// ```
     pub fn new(
         status: StatusCode,
         code: impl Into<Cow<'static, str>>,
