@@ -238,7 +238,7 @@ fn in_time(message: &Message, moment: Moment, after: Duration) -> bool {
 
 fn too_many(message: &Message, attempt: u32) -> Problem {
     let text = format!(
-        "{} was delivered {} times without an end: it may stop its workers, or take longer than they live",
+        "{} was begun {} times without an end, and was not begun again at delivery {attempt}: it may stop its workers, or take longer than they live",
         message.kind,
         attempt - 1
     );
