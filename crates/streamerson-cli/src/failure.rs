@@ -145,6 +145,58 @@ impl From<io::Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::{Path, PathBuf};
+
+    /// Every source file below `folder`.
+    fn sources(folder: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => found.extend(sources(&path)),
+                false => found.push(path),
+            }
+        }
+        found
+    }
+
+    /// The codes that `source` makes failures with.
+    fn codes(source: &str) -> Vec<&str> {
+        let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+        let calls = [
+            "Failure::new(",
+            "Failure::usage(",
+            "Error::new(",
+            "Error::invalid(",
+        ];
+        let after = calls.iter().flat_map(|call| source.split(call).skip(1));
+        let literal = after.filter_map(|rest| {
+            let (before, rest) = rest.split_once('"')?;
+            // Otherwise it is the text of something else: this code is not a literal.
+            let first = before
+                .chars()
+                .all(|c| c.is_alphanumeric() || ":_, \n".contains(c));
+            first.then(|| rest.split('"').next())?
+        });
+        literal.collect()
+    }
+
+    #[test]
+    fn every_code_that_can_be_printed_is_explained() {
+        let page = include_str!("../../../docs/errors.md");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let texts = sources(&folder).into_iter().map(std::fs::read_to_string);
+        let texts: Vec<String> = texts.map(|text| text.unwrap()).collect();
+        let codes: Vec<&str> = texts.iter().flat_map(|text| codes(text)).collect();
+        assert!(codes.len() > 30, "they are found: {codes:?}");
+        // Without a message: nobody reads it.
+        let printed = codes.iter().filter(|code| **code != "closed-output");
+        let missing: Vec<&str> = printed
+            .copied()
+            .filter(|code| !page.contains(&format!("`{code}`")))
+            .collect();
+        assert!(missing.is_empty(), "docs/errors.md lacks {missing:?}");
+    }
 
     #[test]
     fn outcomes_of_a_request_have_exit_codes_of_their_own() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use clap::Args;
 use streamerson_core::Meta;
 
-use crate::failure::{Exit, Failure, Result};
+use crate::failure::{Failure, Result};
 
 /// The largest payload read from a file or stdin.
 const LIMIT: u64 = 64 * 1024 * 1024;
@@ -87,13 +87,5 @@ fn read_all(source: impl Read, name: &str) -> Result<Bytes> {
 }
 
 fn unreadable(name: &str, error: &io::Error) -> Failure {
-    let exit = match error.kind() {
-        io::ErrorKind::NotFound => Exit::NotFound,
-        _ => Exit::Failed,
-    };
-    Failure::new(
-        exit,
-        "unreadable-payload",
-        format!("cannot read {name}: {error}"),
-    )
+    Failure::usage("unreadable-payload", format!("cannot read {name}: {error}"))
 }

@@ -213,7 +213,7 @@ async fn a_payload_that_is_not_json_needs_a_content_type() {
     assert!(said.contains("--content-type"), "{said}");
     run(["send", "orders", "o", "--data", "@no-such-file"])
         .await
-        .failed(3, "unreadable-payload");
+        .failed(2, "unreadable-payload");
 }
 
 #[tokio::test]
