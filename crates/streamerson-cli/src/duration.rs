@@ -28,7 +28,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
 
 /// Reads an age, which may be as long as somebody keeps messages: also hours (`h`) and days (`d`).
 pub(crate) fn age(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not an age such as 90s, 30m, 12h or 7d");
+    let wrong = || format!("{text:?} is not a duration such as 90s, 30m, 12h or 7d");
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| wrong())?;

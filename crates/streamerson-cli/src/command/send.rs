@@ -31,7 +31,7 @@ pub(crate) struct Send {
     at: Option<u64>,
 
     /// Let it appear after this time, for example 90s, 12h or 7d
-    #[arg(long, value_name = "DURATION", value_parser = duration::age)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::age, allow_hyphen_values = true)]
     delay: Option<Duration>,
 
     /// Store it once: of all messages of this type with the same key, the first of a day is stored; workers see the key too

@@ -195,6 +195,17 @@ async fn another_namespace_than_that_of_dev_is_refused() {
 }
 
 #[tokio::test]
+async fn a_delay_that_is_none_is_explained() {
+    for delay in ["5", "-5s", "soon"] {
+        let send = ["send", "orders", "o", "--delay", delay];
+        let ended = run(send).await;
+        assert_eq!(ended.code, 2, "{ended:?}");
+        let told = format!("{delay:?} is not a duration such as 90s, 30m, 12h or 7d");
+        assert!(ended.stderr.contains(&told), "{ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn completions_are_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(
