@@ -430,3 +430,32 @@ async fn a_topic_that_cannot_be_read_can_be_removed() {
         "{listed}"
     );
 }
+
+#[tokio::test]
+async fn what_is_only_shown_is_json_too_when_json_is_asked_for() {
+    let place = Place::dev().await;
+    place.send("orders", &["1", "2"]).await;
+    place.send("orders:dlq", &["3"]).await;
+    place
+        .run(&["group", "seek", "orders", "billing", "latest", "--yes"])
+        .await
+        .ok();
+    for command in [
+        &["topic", "rm", "orders"][..],
+        &["topic", "trim", "orders", "--max-len", "1", "--force"],
+        &["group", "rm", "orders", "billing"],
+        &["group", "seek", "orders", "billing", "earliest"],
+        &["dlq", "drop", "orders"],
+        &["dlq", "retry", "orders"],
+    ] {
+        let json = [command, &["-o", "json"]].concat();
+        let unsaid = place.run(&json).await;
+        let looked = place
+            .run(&[&json[..], &["--dry-run"]].concat())
+            .await
+            .json();
+        assert_eq!(unsaid.code, 2, "{command:?}: {unsaid:?}");
+        let shown: serde_json::Value = serde_json::from_str(&unsaid.stdout).unwrap_or_default();
+        assert_eq!(shown, looked, "{command:?}");
+    }
+}

@@ -55,7 +55,8 @@ impl Drop {
             counted(report.matched, "dead letter", "dead letters"),
             self.topic
         );
-        let acts = self.confirm.decide(&[preview])?;
+        let decided = self.confirm.decide(&[preview]);
+        let acts = matches!(decided, Ok(true));
         if acts {
             (report, outcome) = moving.run(&signal::shutdown()?).await;
         }
@@ -67,6 +68,6 @@ impl Drop {
             }
             Format::Table => {}
         }
-        outcome
+        decided.and(outcome)
     }
 }

@@ -44,13 +44,18 @@ pub(super) struct Retry {
 
 impl Retry {
     pub(super) async fn run(self) -> Result<()> {
-        let looks = self.confirm.only_looks();
+        let mut looks = self.confirm.only_looks();
+        let mut decided = Ok(());
         if !looks && self.filter.is_empty() && self.pace.max.is_none() {
             let all = format!(
                 "all dead letters of {} would go back, to every group of it: no filter says which",
                 self.topic
             );
-            self.confirm.decide(&[all])?;
+            decided = self.confirm.decide(&[all]).map(drop);
+            if decided.is_err() && self.output == Format::Table {
+                return decided;
+            }
+            looks = decided.is_err();
         }
         let broker = self.broker.connect().await?;
         let moving = Moving {
@@ -72,7 +77,7 @@ impl Retry {
             Format::Json => output::json(&report)?,
             Format::Table => output::line(line(&report).as_bytes())?,
         }
-        outcome.and_then(|()| report.complete())
+        decided.and(outcome).and_then(|()| report.complete())
     }
 }
 

@@ -53,7 +53,8 @@ impl Rm {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
         let stats = find(&*broker, &self.topic, &self.group).await?;
-        let acts = self.confirm.decide(&self.preview(&stats))?;
+        let decided = self.confirm.decide(&self.preview(&stats));
+        let acts = matches!(decided, Ok(true));
         let removed = acts && broker.remove_group(&self.topic, &self.group).await?;
         let report = Removed {
             topic: self.topic.to_string(),
@@ -69,7 +70,7 @@ impl Rm {
             }
             Format::Table => {}
         }
-        Ok(())
+        decided.map(drop)
     }
 
     fn preview(&self, stats: &GroupStats) -> Vec<String> {

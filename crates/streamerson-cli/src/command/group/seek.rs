@@ -66,7 +66,8 @@ impl Seek {
         let group = group.as_ref();
         let mut moved = self.preview(&*broker, &topic, group).await?;
         let line = moved.line(group.is_some());
-        if self.confirm.decide(&[line])? {
+        let decided = self.confirm.decide(&[line]);
+        if let Ok(true) = decided {
             broker.seek(&self.topic, &self.group, self.to).await?;
             moved.moved = true;
         }
@@ -77,7 +78,7 @@ impl Seek {
             }
             Format::Table => {}
         }
-        Ok(())
+        decided.map(drop)
     }
 
     async fn preview(

@@ -65,7 +65,8 @@ impl Rm {
             removed.scheduled += stats.scheduled;
             removed.groups += stats.groups.len() as u64;
         }
-        if self.confirm.decide(&[removed.preview()])? {
+        let decided = self.confirm.decide(&[removed.preview()]);
+        if let Ok(true) = decided {
             // The topic itself last, so that an interrupted removal can be repeated.
             for topic in parts.iter().rev() {
                 removed.removed |= broker.remove_topic(topic).await?;
@@ -76,7 +77,7 @@ impl Rm {
             Format::Table if removed.removed => output::line(removed.topic.as_bytes())?,
             Format::Table => {}
         }
-        Ok(())
+        decided.map(drop)
     }
 }
 

@@ -102,8 +102,15 @@ impl TrimTopic {
         if asks {
             let would = self.look(&*broker, &topics).await?;
             let length = topics.iter().map(|(_, stats)| stats.length).sum();
-            if !self.confirm.decide(&[would.preview(length)])? {
-                return self.print(&would);
+            match self.confirm.decide(&[would.preview(length)]) {
+                Ok(true) => {}
+                Ok(false) => return self.print(&would),
+                Err(failure) => {
+                    if self.output == Format::Json {
+                        self.print(&would)?;
+                    }
+                    return Err(failure);
+                }
             }
         }
         let report = self.trim(&*broker, &topics).await?;
