@@ -1,5 +1,7 @@
 //! What can go wrong.
 
+use std::fmt;
+
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -23,6 +25,14 @@ pub(crate) enum Fault {
     Duplicates,
     /// The consumer group is destroyed under its members
     Group,
+}
+
+impl fmt::Display for Fault {
+    /// As `--faults` names it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
 }
 
 impl Fault {

@@ -121,7 +121,7 @@ impl Injector<'_> {
                 .await?;
             let to = clock::now();
             message(&format!(
-                "{:?}: hit {hit}, over after {:.1} s",
+                "{}: hit {hit}, over after {:.1} s",
                 episode.fault,
                 (to - from).as_secs_f64()
             ));

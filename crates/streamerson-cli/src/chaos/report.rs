@@ -146,7 +146,7 @@ impl Figures {
         rows.extend(
             self.episodes
                 .iter()
-                .map(|(fault, count)| row(&format!("episodes of {fault:?}"), count)),
+                .map(|(fault, count)| row(&format!("episodes of {fault}"), count)),
         );
         if let Some(drained) = self.drained_ms {
             rows.push(row("all done after", format!("{drained} ms")));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use streamerson_core::{Name, Topic, partition};
 
 use super::fault::Fault;
+use super::schedule::Schedule;
 
 /// The settings of a run.
 #[derive(Debug, Clone)]
@@ -35,6 +36,40 @@ impl Settings {
     /// How long a caller waits for an answer: long enough for a message whose worker was lost twice.
     pub(crate) fn patience(&self) -> Duration {
         2 * self.lease + Duration::from_secs(5)
+    }
+
+    /// What takes longest of what was asked for, and how long that is about.
+    pub(crate) fn forecast(&self) -> String {
+        let (rate, kill_every, lease) = (self.rate, self.kill_every, self.lease);
+        let episodes = self.faults.iter().filter(|fault| fault.is_episode());
+        let faults = Schedule::new(self.seed, &self.faults, lease).take(episodes.count());
+        let faults = faults.map(|episode| match episode.fault {
+            // They last.
+            Fault::Zombie | Fault::Slow => episode.calm + 2 * lease,
+            _ => episode.calm,
+        });
+        let parts = [
+            (
+                Duration::from_secs_f64(self.requests as f64 / f64::from(rate)),
+                format!("{} requests at {rate} a second", self.requests),
+            ),
+            (
+                kill_every.saturating_mul(u32::try_from(self.kills).unwrap_or(u32::MAX)),
+                format!("{} kills, one every {kill_every:?}", self.kills),
+            ),
+            (
+                faults.sum(),
+                format!("each kind of fault once, with a calm of two leases ({lease:?}) before it"),
+            ),
+            (self.duration, "as --duration says".to_owned()),
+        ];
+        let [first, ..] = &parts;
+        let longest = parts.iter().max_by_key(|(time, _)| *time).unwrap_or(first);
+        let seconds = longest.0.as_secs_f64().ceil();
+        format!(
+            "about {seconds} s of load and faults ({}), then until all is done",
+            longest.1
+        )
     }
 
     /// How long the rest of the work may take after the last fault: what stops its workers needs every attempt it has.
@@ -110,3 +145,39 @@ pub(crate) const PARTITIONS: u32 = 4;
 pub(crate) const EFFECT: &str = "chaos.effect";
 /// The type of a message that stops whoever handles it.
 pub(crate) const POISON: &str = "chaos.poison";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_forecast_names_what_takes_longest() {
+        let settings = Settings {
+            system: Wanted::Embedded,
+            namespace: Name::new("streamerson").unwrap(),
+            faults: vec![Fault::Kill, Fault::Cut, Fault::Zombie],
+            requests: 100,
+            kills: 4,
+            duration: Duration::ZERO,
+            kill_every: Duration::from_millis(250),
+            lease: Duration::from_secs(5),
+            rate: 100,
+            workers: 2,
+            seed: 1,
+            takeover_within: None,
+            files: None,
+        };
+        let forecast = settings.forecast();
+        assert!(forecast.contains("each kind of fault once"), "{forecast}");
+        let more = Settings {
+            requests: 100_000,
+            ..settings
+        };
+        let forecast = more.forecast();
+        assert!(forecast.starts_with("about 1000 s of load"), "{forecast}");
+        assert!(
+            forecast.contains("100000 requests at 100 a second"),
+            "{forecast}"
+        );
+    }
+}

@@ -87,6 +87,7 @@ impl Stage {
 
     /// All acts, and what there was to see.
     pub(crate) async fn play(&mut self) -> Result<Record> {
+        message(&self.settings.forecast());
         // Before anybody sends to it, so that all of it goes to partitions.
         self.broker.divide(&self.names.keyed, PARTITIONS).await?;
         let worker = ChaosWorker::new(self.system.url(), &self.settings, &self.names, WORK);

@@ -37,7 +37,7 @@ pub(crate) struct Chaos {
     faults: Vec<Fault>,
 
     /// At least so many requests
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     requests: u32,
 
     /// At least so many workers killed

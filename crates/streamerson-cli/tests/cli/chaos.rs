@@ -88,7 +88,7 @@ async fn an_interrupted_run_leaves_nothing(place: Place) {
     place.send("orders", &["{}"]).await;
     let before = keys(&place).await;
     let mut chaos = place.start(&small(&ENDLESS));
-    chaos.line("Cut: hit").await;
+    chaos.line("cut: hit").await;
     let workers = children(chaos.process.pid());
     assert!(!workers.is_empty());
     assert_ne!(keys(&place).await, before);
@@ -106,7 +106,7 @@ async fn an_interrupted_run_on_its_own_broker_leaves_no_process_and_no_file() {
     let arguments = small(&ENDLESS);
     let environment = [("TMPDIR", files.path().into())];
     let mut chaos = Running::start_with(files.path(), arguments, &environment);
-    chaos.line("Cut: hit").await;
+    chaos.line("cut: hit").await;
     let processes = children(chaos.process.pid());
     assert!(processes.len() > 1);
     chaos.process.terminate();
@@ -120,7 +120,7 @@ async fn the_processes_of_a_killed_run_end_with_it() {
     let files = tempfile::tempdir().unwrap();
     let environment = [("TMPDIR", files.path().into())];
     let mut chaos = Running::start_with(files.path(), small(&ENDLESS), &environment);
-    chaos.line("Cut: hit").await;
+    chaos.line("cut: hit").await;
     let processes = children(chaos.process.pid());
     assert!(processes.len() > 1);
     chaos.process.kill();
@@ -162,7 +162,7 @@ async fn a_run_whose_broker_dies_says_what_may_be_left() {
     let mut redis = streamerson_testkit::redis::RedisServer::start().await;
     let place = Place::of(redis.url()).await;
     let mut chaos = place.start(&small(&ENDLESS));
-    chaos.line("Cut: hit").await;
+    chaos.line("cut: hit").await;
     redis.kill().await;
     chaos.process.terminate();
     let (code, said) = chaos.ended().await;
@@ -171,4 +171,11 @@ async fn a_run_whose_broker_dies_says_what_may_be_left() {
         said.contains("(traces-left)") && said.contains("chaos-"),
         "{said}"
     );
+}
+
+#[tokio::test]
+async fn a_run_without_requests_is_refused() {
+    let ended = run(["chaos", "--requests", "0"]).await;
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.stderr.contains("--requests"), "{ended:?}");
 }
