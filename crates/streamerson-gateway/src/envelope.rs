@@ -94,7 +94,7 @@ impl<'a> Envelope<'a> {
         let kind = text(kind.len());
         let meta = rest.split_to(meta);
         let data = match data.len() {
-            0..=BESIDE => rest,
+            _ if moves => rest,
             ..=COPIED => Bytes::copy_from_slice(&data),
             _ => data,
         };

@@ -68,7 +68,7 @@ impl Deadline {
     }
 
     /// This deadline, of a clock that says `now`, on the clock of this machine.
-    pub(crate) fn from_clock(self, now: u64) -> Deadline {
+    pub(crate) fn moved_here(self, now: u64) -> Deadline {
         let ahead = unix_ms().cast_signed().saturating_sub(now.cast_signed());
         Deadline {
             unix_ms: self.unix_ms.map(|at| at.saturating_add_signed(ahead)),

@@ -265,7 +265,7 @@ where
         let Some(now) = self.broker_time().await else {
             return false;
         };
-        request.set_deadline(told.from_clock(now));
+        request.set_deadline(told.moved_here(now));
         told.has_passed(now)
     }
 
