@@ -99,6 +99,13 @@ where
     }
 }
 
+/// Why results were left behind at the end, although there was time to settle them.
+const NOT_TAKEN: &str = "the broker did not take the last results in time";
+
+/// Why there was none.
+const LATE: &str =
+    "the worker did not end in time, because handlers block it or the broker takes no results";
+
 /// What the memberships of a worker share.
 pub(super) struct Shared {
     pub(super) settings: Settings,
@@ -354,20 +361,22 @@ where
         match select(running, settling).await {
             // The runner is gone, so that settling ends with what it was given.
             Either::Left((stopped, settling)) => {
-                let settled = tokio::time::timeout_at(stop.settle_by(), settling).await;
-                (stopped, settled.is_ok())
+                let (begun, by) = (tokio::time::Instant::now(), stop.settle_by());
+                let settled = tokio::time::timeout_at(by, settling).await;
+                let why = if begun < by { NOT_TAKEN } else { LATE };
+                (stopped, settled.err().map(|_| why))
             }
-            Either::Right((ended, _)) => (Stopped::Failed(unsettled(ended)), true),
+            Either::Right((ended, _)) => (Stopped::Failed(unsettled(ended)), None),
         }
     };
-    let (stopped, settled) = tokio::select! {
+    let (stopped, left_behind) = tokio::select! {
         biased;
         ended = working => ended,
-        // The runner itself may wait for the broker to take what has ended.
-        () = stop.late() => (Stopped::Asked, false),
+        // A handler may block the runner, or the runner may wait for the broker to take what has ended.
+        () = stop.late() => (Stopped::Asked, Some(LATE)),
     };
-    if !settled {
-        tracing::warn!(%topic, "the broker did not take the last results in time; their messages go to other members");
+    if let Some(why) = left_behind {
+        tracing::warn!(%topic, "{why}; what is not settled goes to other members");
     }
     match tokio::time::timeout_at(stop.leave_by(), member.leave()).await {
         Ok(Ok(())) => (),
