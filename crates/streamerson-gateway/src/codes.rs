@@ -47,7 +47,7 @@ macro_rules! codes {
 codes! {
     INVALID_PATH = "invalid-path", BAD_REQUEST, Rejected, "The path is not acceptable";
     INVALID_HEADER = "invalid-header", BAD_REQUEST, Rejected, "A header is not acceptable";
-    INVALID_HOST = "invalid-host", BAD_REQUEST, Rejected, "The request names more than one host";
+    INVALID_HOST = "invalid-host", BAD_REQUEST, Rejected, "The request does not name one host";
     INVALID_JSON = "invalid-json", BAD_REQUEST, Rejected, "The body is not JSON";
     INCOMPLETE_BODY = "incomplete-body", BAD_REQUEST, Rejected, "The body did not arrive whole";
     ROUTE_NOT_FOUND = "route-not-found", NOT_FOUND, Rejected, "There is no such route";

@@ -238,7 +238,7 @@ mod tests {
         let Found::Route(matched) = table.find(&head.method, head.uri.path())? else {
             panic!("not a route");
         };
-        let headers = RequestHeaders::read(&head.headers, &route.headers)?;
+        let headers = RequestHeaders::read(http::Version::HTTP_2, &head.headers, &route.headers)?;
         let envelope = Envelope::new(&head, &headers, &matched, &route);
         let data = Bytes::from_static(b"[1]");
         let encoded = envelope.encode("id-1", Some("order.read"), Some(5), data)?;

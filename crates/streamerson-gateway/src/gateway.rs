@@ -290,7 +290,7 @@ impl Shared {
     fn read<'a>(&'a self, head: &'a Parts, matched: Matched<'a>) -> Result<Asked<'a>, Failure> {
         let route = self.routes.get(matched.route);
         let route = route.ok_or_else(inconsistent)?;
-        let headers = RequestHeaders::read(&head.headers, &route.headers)?;
+        let headers = RequestHeaders::read(head.version, &head.headers, &route.headers)?;
         if route.body == Accepts::Json {
             json::check_type(headers.content_type)?;
         }

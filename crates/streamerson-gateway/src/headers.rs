@@ -1,7 +1,7 @@
 //! The headers of a request, read once.
 
 use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use crate::codes;
 use crate::problem::Failure;
@@ -20,8 +20,9 @@ pub(crate) struct RequestHeaders<'a> {
 }
 
 impl<'a> RequestHeaders<'a> {
-    /// Reads `headers`. Only those in `allowed` are passed on.
+    /// Reads `headers` of a request of this `version`. Only those in `allowed` are passed on.
     pub(crate) fn read(
+        version: Version,
         headers: &'a HeaderMap,
         allowed: &[HeaderName],
     ) -> Result<RequestHeaders<'a>, Failure> {
@@ -44,6 +45,13 @@ impl<'a> RequestHeaders<'a> {
             return Err(Failure::new(
                 codes::INVALID_HOST,
                 "there is more than one Host header",
+            ));
+        }
+        // RFC 9112, 3.2. HTTP/2 has an authority, and HTTP/1.0 need not have either.
+        if hosts == 0 && version == Version::HTTP_11 {
+            return Err(Failure::new(
+                codes::INVALID_HOST,
+                "there is no Host header, which HTTP/1.1 requires",
             ));
         }
         Ok(read)
@@ -92,17 +100,17 @@ mod tests {
     #[test]
     fn a_header_is_refused_when_the_worker_could_not_read_it() {
         let headers = map("accept", b"caf\xe9");
-        let refused = RequestHeaders::read(&headers, &[ACCEPT]).unwrap_err();
+        let refused = RequestHeaders::read(Version::HTTP_2, &headers, &[ACCEPT]).unwrap_err();
         assert_eq!(refused.code, codes::INVALID_HEADER);
-        assert!(RequestHeaders::read(&headers, &[]).is_ok());
+        assert!(RequestHeaders::read(Version::HTTP_2, &headers, &[]).is_ok());
     }
 
     #[test]
     fn a_request_to_two_hosts_is_refused() {
         let mut headers = map("host", b"a");
-        assert!(RequestHeaders::read(&headers, &[]).is_ok());
+        assert!(RequestHeaders::read(Version::HTTP_2, &headers, &[]).is_ok());
         headers.append(HOST, HeaderValue::from_static("a"));
-        let refused = RequestHeaders::read(&headers, &[]).unwrap_err();
+        let refused = RequestHeaders::read(Version::HTTP_2, &headers, &[]).unwrap_err();
         assert_eq!(refused.code, codes::INVALID_HOST);
     }
 
@@ -135,7 +143,7 @@ mod tests {
             ("nonsense", None),
         ] {
             let headers = map("traceparent", given.as_bytes());
-            let read = RequestHeaders::read(&headers, &[]).unwrap();
+            let read = RequestHeaders::read(Version::HTTP_2, &headers, &[]).unwrap();
             assert_eq!(read.trace, told, "{given}");
         }
     }

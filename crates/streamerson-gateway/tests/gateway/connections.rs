@@ -149,6 +149,7 @@ async fn what_is_not_http_is_refused() {
         b"GET /hello/greet HTTP/1.1\r\nhost: a\r\naccept: a\rb\r\n\r\n",
         b"GET /hello/gr\x01eet HTTP/1.1\r\nhost: a\r\n\r\n",
         b"GET /hello/greet HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        b"GET /hello/greet HTTP/1.1\r\naccept: a\r\n\r\n",
         b"GET /hello/greet HTTP/9.9\r\nhost: a\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ] {
@@ -164,6 +165,16 @@ async fn what_is_not_http_is_refused() {
             .length
             == 0
     );
+}
+
+#[tokio::test]
+async fn http_1_0_needs_no_host() {
+    let edge = Edge::serve("").await;
+    edge.echo("hello").await;
+    let answer = edge
+        .send("POST /hello/greet HTTP/1.0\r\ncontent-length: 1\r\n\r\n1")
+        .await;
+    assert_eq!((answer.status, &*answer.body), (200, "1"));
 }
 
 /// Both lengths are given: the one that counts is the chunked one, and what follows is no request.

@@ -14,6 +14,7 @@ async fn ask(app: &Router, method: &str, path: &str, body: &str) -> (u16, String
     let request = Request::builder()
         .method(method)
         .uri(path)
+        .header("host", "a")
         .body(Body::from(body.to_owned()))
         .unwrap();
     let response = app.clone().oneshot(request).await.unwrap();
