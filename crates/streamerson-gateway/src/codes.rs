@@ -59,7 +59,7 @@ codes! {
     BROKER_REFUSED = "broker-refused", INTERNAL_SERVER_ERROR, Rejected, "The broker refused the message";
     INTERNAL = "internal", INTERNAL_SERVER_ERROR, Unknown, "The gateway failed";
     INVALID_REPLY = "invalid-reply", BAD_GATEWAY, Unknown, "The worker's reply is not usable";
-    BROKER_UNAVAILABLE = "broker-unavailable", SERVICE_UNAVAILABLE, Rejected, "The broker cannot be reached";
+    BROKER_UNAVAILABLE = "broker-unavailable", SERVICE_UNAVAILABLE, Rejected, "The broker does not take the request";
     OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, Rejected, "Too many requests are in progress";
     DRAINING = "draining", SERVICE_UNAVAILABLE, Rejected, "The gateway is shutting down";
     NO_REPLY_IN_TIME = "no-reply-in-time", GATEWAY_TIMEOUT, Unknown, "No reply arrived in time";

@@ -17,6 +17,7 @@ mod json;
 mod metrics;
 mod path;
 mod problem;
+mod rarely;
 mod reply;
 mod response;
 mod routes;

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
+use streamerson_core::time::unix_ms;
 use streamerson_core::{Error, ErrorKind};
 
 use crate::codes::{self, Code};
+use crate::rarely::Rarely;
 use crate::response;
 
 /// A failure of the gateway, on its way to the client.
@@ -42,7 +44,10 @@ impl Failure {
                 "too many requests wait for their reply; try again soon",
             ),
             (ErrorKind::Unavailable, _) => {
-                tracing::debug!(%error, "a request was not stored");
+                static REFUSED: Rarely = Rarely::new();
+                if REFUSED.is_due(unix_ms()) {
+                    tracing::warn!(%error, "the broker does not take requests; this is not repeated for each");
+                }
                 Failure::new(
                     codes::BROKER_UNAVAILABLE,
                     "the request was not stored; try again soon",

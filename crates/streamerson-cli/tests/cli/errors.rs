@@ -1,6 +1,8 @@
 //! Wrong usage, brokers that cannot be reached, and what helps.
 
+use serde_json::json;
 use streamerson_testkit::redis::RedisServer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{Dev, run};
 
@@ -203,6 +205,23 @@ async fn a_delay_that_is_none_is_explained() {
         let told = format!("{delay:?} is not a duration such as 90s, 30m, 12h or 7d");
         assert!(ended.stderr.contains(&told), "{ended:?}");
     }
+}
+
+#[tokio::test]
+async fn a_broker_that_takes_nothing_is_in_the_log_of_the_gateway() {
+    let redis = RedisServer::start().await;
+    let mut dev = Dev::start_on(&redis.url(), &[]).await;
+    let address = redis.url().replace("redis://", "");
+    let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
+    let full = b"CONFIG SET maxmemory 1\r\nQUIT\r\n";
+    connection.write_all(full).await.unwrap();
+    let mut said = String::new();
+    connection.read_to_string(&mut said).await.unwrap();
+    assert_eq!(said, "+OK\r\n+OK\r\n");
+    let (status, seen) = dev.post("/orders/o", "1").await;
+    assert_eq!((status, &seen["code"]), (503, &json!("broker-unavailable")));
+    let line = dev.running.line("broker-out-of-memory").await;
+    assert!(line.contains("WARN"), "{line}");
 }
 
 #[tokio::test]
