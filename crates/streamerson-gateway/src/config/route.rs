@@ -10,6 +10,7 @@ use streamerson_core::{Name, Topic};
 use super::section::Section;
 use super::source::Source;
 use super::{Settings, units};
+use crate::routes;
 
 /// Headers of a request that reach the worker when the route does not say which.
 const PASSED_ON: [HeaderName; 7] = [
@@ -151,6 +152,13 @@ impl Route {
                 span.clone(),
                 format!("this route has no `{}`", missing.join("`, no `")),
             );
+        }
+        // Whole routes are checked together; this one will not be among them.
+        if let (Some(path), true) = (&path, topic.is_none() || kind.is_none()) {
+            let alone = Route::with_target(path.clone(), Target::Named, settings);
+            if let Err(conflict) = routes::check([&alone]) {
+                source.mistake(span.clone(), conflict.problem);
+            }
         }
         if methods.as_ref().is_some_and(Vec::is_empty) {
             source.mistake(span, "`method`: the list is empty; leave it out for POST");

@@ -207,6 +207,13 @@ fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
+fn a_bad_path_is_told_also_when_its_route_lacks_more() {
+    let error = read("[[route]]\npath = \"/orders/{id\"\ntopic = \"orders\"").unwrap_err();
+    assert!(error.contains("this route has no `type`"), "{error}");
+    assert!(error.contains("/orders/{id"), "{error}");
+}
+
+#[test]
 fn values_are_explained() {
     mistake(
         "[gateway]\ntimeout = 3",
