@@ -6,8 +6,8 @@ use super::{Guard, Terms};
 use crate::chaos::fault::Fault;
 use crate::chaos::record::{End, Kind};
 
-/// So many kills hit an owner of partitions with work of them in hand, too.
-const MANY_KILLS: usize = 20;
+/// So many kills are sure to hit an owner of partitions with work of them in hand, too; of forty, none may.
+const MANY_KILLS: usize = 100;
 
 /// `takeovers`: of messages, and of partitions.
 pub(super) fn all(
