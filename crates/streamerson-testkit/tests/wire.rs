@@ -415,7 +415,7 @@ async fn a_batch_that_the_port_stores_in_part_is_answered_one_by_one() {
         .map(|stored| stored.as_ref().map_err(streamerson_core::Error::code))
         .map(|stored| stored.err())
         .collect();
-    assert_eq!(codes, [None, Some("broker-out-of-memory"), None]);
+    assert_eq!(codes, [None, Some("memory-full"), None]);
     assert!(stored[0].as_ref().unwrap() < stored[2].as_ref().unwrap());
     assert_eq!(embedded.stats(&orders).await.expect("stats").length, 2);
 }
