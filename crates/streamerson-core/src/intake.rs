@@ -3,6 +3,8 @@
 //! Pure: what runs and what waits in, a number out. A broker is asked for messages before their sizes are known, so the
 //! bound in bytes goes by the sizes seen of late, and errs on the side of asking for less. Before the first, none is to wait.
 
+use crate::sizes::Sizes;
+
 /// The bounds of what a member holds.
 ///
 /// ```
@@ -23,8 +25,7 @@ pub struct Intake {
     bytes: usize,
     /// At most so many begin at once.
     burst: usize,
-    /// What the next message may be like, once there was one.
-    expected: Option<usize>,
+    sizes: Sizes,
 }
 
 impl Intake {
@@ -35,7 +36,7 @@ impl Intake {
             ahead,
             bytes,
             burst: usize::MAX,
-            expected: None,
+            sizes: Sizes::default(),
         }
     }
 
@@ -52,9 +53,7 @@ impl Intake {
 
     /// Notes the size of a message: a large one is remembered for a while.
     pub fn seen(&mut self, size: usize) {
-        // The first may be smaller than most.
-        let expected = self.expected.unwrap_or(self.bytes / 16);
-        self.expected = Some(size.max(expected - expected.div_ceil(8)));
+        self.sizes.seen(size, self.bytes);
     }
 
     /// How many messages to ask for while `running` handlers run and `waiting` messages of together `waiting_bytes` wait.
@@ -72,7 +71,7 @@ impl Intake {
 
     fn fitting(&self, waiting_bytes: usize) -> usize {
         let free = self.bytes.saturating_sub(waiting_bytes);
-        self.expected.map_or(0, |expected| free / expected.max(1))
+        self.sizes.fitting(free).unwrap_or(0)
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use bytestring::ByteString;
 
 use crate::Position;
+use crate::sizes::Sizes;
 
 /// The messages of one partition that are delivered and not settled, by key.
 ///
@@ -35,8 +36,7 @@ pub struct Lanes<T> {
     most: usize,
     most_bytes: usize,
     bytes: usize,
-    /// What the next message may be like, once there was one: a large one is remembered for a while.
-    expected: Option<usize>,
+    sizes: Sizes,
     startable: usize,
     running: usize,
     awaited: usize,
@@ -69,7 +69,7 @@ impl<T> Lanes<T> {
             most,
             most_bytes,
             bytes: 0,
-            expected: None,
+            sizes: Sizes::default(),
             startable: 0,
             running: 0,
             awaited: 0,
@@ -99,9 +99,7 @@ impl<T> Lanes<T> {
             None => (),
         }
         self.bytes += bytes;
-        // The first may be smaller than most.
-        let expected = self.expected.unwrap_or(self.most_bytes / 16);
-        self.expected = Some(bytes.max(expected - expected.div_ceil(8)));
+        self.sizes.seen(bytes, self.most_bytes);
         self.put(position, key, Slot::Waiting { item, bytes });
         true
     }
@@ -203,7 +201,7 @@ impl<T> Lanes<T> {
         }
         // Sizes are known only when messages are there: by those of late. One passes, however large.
         let free = most_bytes - self.bytes;
-        let fitting = self.expected.map_or(1, |expected| free / expected.max(1));
+        let fitting = self.sizes.fitting(free).unwrap_or(1);
         self.most
             .saturating_sub(self.keys.len())
             .min(fitting.max(1))

@@ -30,6 +30,7 @@ pub mod position;
 pub mod retention;
 pub mod retry;
 pub mod schedule;
+mod sizes;
 pub mod stats;
 pub mod time;
 pub mod topic;
