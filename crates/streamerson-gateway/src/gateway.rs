@@ -18,6 +18,7 @@ use http_body_util::Full;
 use streamerson::Client;
 use streamerson::client::{InFlight, Options};
 use streamerson_core::message::Id;
+use streamerson_core::time::millis;
 use streamerson_core::{Broker, Error, Message, Name, Position, Result, Topic};
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
@@ -366,7 +367,7 @@ fn compose(asked: &Asked<'_>, data: Bytes, id: &str, now: u64) -> Result<Compose
     } = asked;
     let named = named(&route.target, matched);
     // Nobody waits for the reply to a message that is only sent, so it does not expire.
-    let exp = (route.mode == Mode::Reply).then(|| expiry(now, route.timeout));
+    let exp = (route.mode == Mode::Reply).then(|| now.saturating_add(millis(route.timeout)));
     let envelope = Envelope::new(head, headers, matched, route);
     let kind = named.as_ref().map(|(_, kind)| &**kind);
     let encoded = envelope.encode(id, kind, exp, data)?;
@@ -403,12 +404,6 @@ fn canonical_path(head: &Parts) -> Result<Cow<'_, str>, Failure> {
         return Err(Failure::new(codes::URI_TOO_LONG, detail));
     }
     path::canonical(uri.path()).map_err(|why| Failure::new(codes::INVALID_PATH, why))
-}
-
-/// The deadline of a request that waits this long, as it travels.
-fn expiry(now: u64, timeout: Duration) -> u64 {
-    let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-    now.saturating_add(ms)
 }
 
 fn unconfirmed(_: Elapsed) -> Failure {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use streamerson_core::time::unix_ms;
+use streamerson_core::time::{millis, unix_ms};
 
 tokio::task_local! {
     static CURRENT: Deadline;
@@ -41,8 +41,7 @@ impl Deadline {
 
     /// The deadline `timeout` from now.
     pub fn after(timeout: Duration) -> Deadline {
-        let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        Deadline::at(unix_ms().saturating_add(ms))
+        Deadline::at(unix_ms().saturating_add(millis(timeout)))
     }
 
     /// Milliseconds since 1970, by the clock of this machine.
@@ -63,8 +62,7 @@ impl Deadline {
 
     /// The same moment on another clock, which says `now`.
     pub(crate) fn unix_ms_at(self, now: u64) -> Option<u64> {
-        let left = u64::try_from(self.remaining()?.as_millis()).unwrap_or(u64::MAX);
-        Some(now.saturating_add(left))
+        Some(now.saturating_add(millis(self.remaining()?)))
     }
 
     /// This deadline, of a clock that says `now`, on the clock of this machine.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde::Serialize;
 use streamerson_core::meta::IDEMPOTENCY_KEY;
+use streamerson_core::time::millis;
 use streamerson_core::{Append, Error, Message, Meta, Once, Result, Topic};
 
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
@@ -65,7 +66,7 @@ impl Draft {
 
     pub(crate) fn at(&mut self, time: SystemTime) {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.due = Some(Due::At(ms(since)));
+        self.due = Some(Due::At(millis(since)));
     }
 
     pub(crate) fn delay(&mut self, delay: Duration) {
@@ -104,7 +105,7 @@ impl Draft {
         if let Some(due) = self.due {
             let due = match due {
                 Due::At(at) => at,
-                Due::In(delay) => now.saturating_add(ms(delay)),
+                Due::In(delay) => now.saturating_add(millis(delay)),
             };
             check_due(due, self.meta.exp)?;
             append = append.due_at(due);
@@ -146,10 +147,6 @@ fn check_due(due: u64, deadline: Option<u64>) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The methods of a builder with a `draft` whose message may appear later.
