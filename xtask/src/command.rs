@@ -1,15 +1,21 @@
 //! Running other programs, from the root of the workspace.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 use anyhow::{Context as _, Result, bail};
 
 /// The folder of the root `Cargo.toml`.
 pub(crate) fn workspace_root() -> &'static Path {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.parent().unwrap_or(own)
+    // Where the package is now, which cargo says when it runs this. When it was built it may have been elsewhere: checkouts may
+    // share a target directory, and must not test each other.
+    static OWN: LazyLock<PathBuf> = LazyLock::new(|| {
+        let now = env::var_os("CARGO_MANIFEST_DIR");
+        now.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+    });
+    OWN.parent().unwrap_or(&OWN)
 }
 
 /// The same cargo that runs this program.
