@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: Streamerson and its peers, side by side on this machine.
 //!
 //! One measurement starts the servers of one system afresh, proves that it answers correctly, and
-//! loads it with wrk while counting the CPU time of each server process. Rounds are interleaved and
-//! every round starts with another system, so that a slow minute of the machine hits none alone.
+//! loads it with wrk while counting the CPU time of each server process. Rounds are interleaved, and
+//! what is compared is measured one after the other, so that a slow minute of the machine hits none
+//! alone. Every round starts with the other half of the systems.
 //!
 //! | module | holds |
 //! |---|---|
@@ -127,8 +128,8 @@ fn measure(args: &Args, workload: &Workload, interrupt: &Interrupt) -> Result<Ve
     };
     let mut measurements = Vec::new();
     for round in 1..=args.rounds {
-        for &system in &systems {
-            for &connections in &args.connections {
+        for &connections in &args.connections {
+            for &system in &systems {
                 let measurement =
                     Measurement::take(workload, round, system, connections, interrupt)
                         .with_context(|| format!("{system} with {connections} connections"))?;
@@ -136,7 +137,8 @@ fn measure(args: &Args, workload: &Workload, interrupt: &Interrupt) -> Result<Ve
                 measurements.push(measurement);
             }
         }
-        systems.rotate_left(1);
+        let half = systems.len() / 2;
+        systems.rotate_left(half);
     }
     Ok(measurements)
 }

@@ -21,17 +21,18 @@ pub(crate) const OWN_PROGRAMS: [&str; 6] = [
     "nats-worker",
 ];
 
+/// In the order they are measured: what is compared stands together, so that both see the same minute of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum System {
     Axum,
-    NginxAxum,
-    AxumNats,
-    StreamersonRedis,
-    StreamersonRedisAof,
-    StreamersonRedisSingle,
     StreamersonEmbeddedOs,
     StreamersonEmbeddedDisk,
+    StreamersonRedisSingle,
+    NginxAxum,
+    StreamersonRedis,
+    AxumNats,
+    StreamersonRedisAof,
 }
 
 impl System {
