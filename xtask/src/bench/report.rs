@@ -90,8 +90,9 @@ impl fmt::Display for Report {
             out,
             "Every request is a POST of `{{\"name\":\"Ada\"}}` answered by `{{\"howdy\":\"there, Ada\"}}`; wrk runs on the \
              same machine. Figures are medians of {} interleaved rounds of {} s, each with fresh servers and 2 s of \
-             warm-up; in brackets the lowest and the highest round. CPU is the user and system time of all server \
-             processes, in milliseconds per 1000 requests.\n",
+             warm-up; in brackets the lowest and the highest round. A ratio is that of two systems \
+             within a round, minutes apart at most. CPU is the user and system time of all server processes, in \
+             milliseconds per 1000 requests.\n",
             self.rounds(),
             self.seconds,
         )?;
@@ -188,13 +189,7 @@ impl Report {
                 ratio.ours.to_string(),
                 ratio.peer.to_string(),
                 figure.to_owned(),
-                spread(
-                    Spread {
-                        median: ratio.ratio,
-                        ..ratio.rounds
-                    },
-                    2,
-                ),
+                spread(ratio.rounds, 2),
                 ratio
                     .bound
                     .map_or_else(|| "–".to_owned(), |bound| format!("{sign} {bound}")),
@@ -227,7 +222,7 @@ fn table_of(draining: &Comparison) -> String {
     let row = [
         spread(draining.by_hand, 0),
         spread(draining.worker, 0),
-        number(draining.ratio, 2),
+        spread(draining.ratio, 2),
         format!("≥ {}", draining.goal),
         mark.to_owned(),
     ];
