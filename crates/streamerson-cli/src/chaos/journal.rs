@@ -14,7 +14,11 @@ pub(crate) enum Line {
     /// It is about to serve, under this name.
     Named(Name),
     /// A handler began.
-    Began { at: Duration, place: Place },
+    Began {
+        at: Duration,
+        place: Place,
+        attempt: u32,
+    },
     /// It ended.
     Ended { at: Duration, place: Place },
     /// So many results of this worker were refused by now.
@@ -25,7 +29,9 @@ impl std::fmt::Display for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Line::Named(name) => write!(f, "named {name}"),
-            Line::Began { at, place } => write!(f, "began {} {place}", at.as_micros()),
+            Line::Began { at, place, attempt } => {
+                write!(f, "began {} {place} {attempt}", at.as_micros())
+            }
             Line::Ended { at, place } => write!(f, "ended {} {place}", at.as_micros()),
             Line::Fenced(count) => write!(f, "fenced {count}"),
         }
@@ -54,7 +60,11 @@ impl FromStr for Line {
             position: position.parse().map_err(drop)?,
         };
         match kind {
-            "began" => Ok(Line::Began { at, place }),
+            "began" => Ok(Line::Began {
+                at,
+                place,
+                attempt: word()?.parse().map_err(drop)?,
+            }),
             "ended" => Ok(Line::Ended { at, place }),
             _ => Err(()),
         }
@@ -77,12 +87,13 @@ impl Journal {
             Line::Named(name) => {
                 self.names.insert(worker, name);
             }
-            Line::Began { at, place } => {
+            Line::Began { at, place, attempt } => {
                 let hand = self.in_hand.entry(worker).or_default();
                 hand.insert(place, self.handlings.len());
                 self.handlings.push(Handling {
                     worker,
                     place,
+                    attempt,
                     began: at,
                     ended: None,
                 });
@@ -143,6 +154,7 @@ mod tests {
             Line::Began {
                 at: AT,
                 place: place(),
+                attempt: 2,
             },
             Line::Ended {
                 at: AT,
@@ -159,6 +171,7 @@ mod tests {
             "began 12",
             "began x 0:1-1",
             "began 12 1-1",
+            "began 12 0:1-1",
             "fenced",
         ] {
             assert_eq!(cut_short.parse::<Line>(), Err(()), "{cut_short:?}");
@@ -173,6 +186,7 @@ mod tests {
             Line::Began {
                 at: AT,
                 place: place(),
+                attempt: 2,
             },
         );
         assert_eq!((journal.holding(1), journal.holding(2)), (1, 0));

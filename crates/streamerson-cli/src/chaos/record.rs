@@ -125,6 +125,8 @@ pub(crate) struct Letter {
 pub(crate) struct Handling {
     pub(crate) worker: u32,
     pub(crate) place: Place,
+    /// Which delivery of the message it was.
+    pub(crate) attempt: u32,
     pub(crate) began: Duration,
     /// None: it did not end, or nobody heard.
     pub(crate) ended: Option<Duration>,

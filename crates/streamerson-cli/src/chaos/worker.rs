@@ -163,6 +163,7 @@ impl ChaosWorker {
         say(Line::Began {
             at: clock::now(),
             place,
+            attempt: request.attempt(),
         });
         if request.kind() == POISON {
             std::process::abort();

@@ -31,7 +31,7 @@ struct Wait<'a> {
     lasted: Duration,
 }
 
-/// Of queued work, per message: from the death of who had it to the moment the next one begins with it.
+/// Of queued work, per message: from the death of who had it to the moment the one it was delivered to next begins with it.
 pub(super) fn of_messages(record: &Record, lease: Duration) -> Takeovers {
     let killed: HashMap<u32, Duration> = record.kills.iter().map(|k| (k.worker, k.at)).collect();
     let mut by_place: HashMap<Place, Vec<&Handling>> = HashMap::new();
@@ -42,7 +42,8 @@ pub(super) fn of_messages(record: &Record, lease: Duration) -> Takeovers {
     }
     let mut waits = Vec::new();
     for handlings in by_place.values_mut().filter(|h| h.len() > 1) {
-        handlings.sort_by_key(|handling| handling.began);
+        // Who was stopped may begin with an earlier delivery when all is over.
+        handlings.sort_by_key(|handling| (handling.attempt, handling.began));
         for pair in handlings.windows(2) {
             let [victim, heir] = pair else { continue };
             let Some(&at) = killed.get(&victim.worker) else {

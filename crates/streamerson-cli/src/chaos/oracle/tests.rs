@@ -78,6 +78,7 @@ fn handling(worker: u32, position: u64, began: u64) -> Handling {
     Handling {
         worker,
         place: place(position),
+        attempt: 1,
         began: at(began),
         ended: None,
     }
@@ -302,6 +303,28 @@ fn a_slow_takeover_is_caught_where_it_was_asked_for() {
         "all that was its own waited"
     );
     assert!(!judged(49, &[sooner]), "the message waited for 50 ms");
+}
+
+#[test]
+fn a_late_beginning_of_an_earlier_delivery_is_no_takeover() {
+    let waits = |later: &[Handling]| {
+        let sleeper = handling(3, 9, 95);
+        let victim = Handling {
+            attempt: 2,
+            ended: Some(at(15)),
+            ..handling(1, 9, 12)
+        };
+        let mut record = calm();
+        record.handlings = [&[sleeper, victim], later].concat();
+        let takeovers = judge(&record, &terms()).takeovers;
+        (takeovers.count, takeovers.max)
+    };
+    assert_eq!(waits(&[]), (0, at(0)), "the victim had settled it");
+    let heir = Handling {
+        attempt: 3,
+        ..handling(2, 9, 97)
+    };
+    assert_eq!(waits(&[heir]), (1, at(77)));
 }
 
 #[test]
