@@ -3,7 +3,7 @@
 //! From the wire inwards: `request` and `inline` cut commands out of what arrives, `connection` runs them in
 //! batches, `commands` holds one file per family of commands and `scripts` the native equivalents of our Lua
 //! scripts, `reply` writes the answers. `keys` translates keys to topics. A `session` is what the port remembers
-//! of a client; when its connection closes, what was delivered over it goes to others at once.
+//! of a client; when its connection closes, what was delivered over it is free for others at once.
 //!
 //! Only what our own Redis broker, redis-cli and plain stream clients need is here: streams, consumer groups and
 //! inboxes, over RESP2. Answers and errors are those of Redis 7.0, but for these, all on purpose:
