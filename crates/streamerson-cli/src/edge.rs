@@ -148,7 +148,7 @@ impl OpenEdge {
         let admin = async {
             if let Some(server) = edge.admin {
                 let admin = Admin::new(gateway.clone()).with_workers(workers);
-                server.serve(admin, ended.cancelled()).await;
+                server.serve(admin, ended.cancelled(), || ()).await;
             }
         };
         let public = async {
@@ -157,7 +157,15 @@ impl OpenEdge {
                 gateway.drain();
             };
             let server = edge.server.counting(gateway.connections());
-            let drained = server.serve(gateway.clone(), draining).await;
+            let overtime = || {
+                let given_up = gateway.give_up();
+                if given_up > 0 {
+                    message(&format!(
+                        "warning: {given_up} requests had no reply in time, and were answered so"
+                    ));
+                }
+            };
+            let drained = server.serve(gateway.clone(), draining, overtime).await;
             gateway.close().await;
             if drained.cut > 0 {
                 message(&format!(

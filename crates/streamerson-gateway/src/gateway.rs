@@ -125,6 +125,13 @@ impl Gateway {
         self.shared.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Answers all requests that wait for a reply at once: 504 `no-reply-in-time`, because they may be handled all the same.
+    /// For when the time to drain is over; a client that is only cut off would not know what became of its request.
+    /// Answers how many that were.
+    pub fn give_up(&self) -> usize {
+        self.shared.client.give_up()
+    }
+
     /// Refuses new requests (503 `draining`), waits for those that wait for a reply, at most until their deadlines, and
     /// closes the inbox. The last step of a shutdown, after the server has drained.
     pub async fn close(&self) {

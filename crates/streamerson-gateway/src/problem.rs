@@ -57,6 +57,10 @@ impl Failure {
                 codes::NO_REPLY_IN_TIME,
                 "no reply arrived before the deadline; the request may have been handled, or may still be",
             ),
+            (ErrorKind::Unknown, "given-up") => Failure::new(
+                codes::NO_REPLY_IN_TIME,
+                "the gateway shuts down before a reply arrived; the request may have been handled, or may still be",
+            ),
             (ErrorKind::Unknown, _) => {
                 tracing::debug!(%error, "it is not known whether a request was stored");
                 Failure::new(

@@ -34,6 +34,8 @@ use watch::{Order, Watch};
 const BACKLOG: u32 = 4096;
 /// Streams that a client may open and reset before it is taken for an attacker.
 const MAX_RESETS: usize = 64;
+/// How long the last answers may take, once the time to drain is over.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How long to wait before accepting again, when the system has no more file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 /// What a connection over the limit is told.
@@ -106,8 +108,14 @@ impl Server {
     }
 
     /// Serves until `shutdown`, then drains: no new connections, idle ones end, and requests in progress have the
-    /// drain timeout to finish.
-    pub async fn serve<S, B>(self, service: S, shutdown: impl Future<Output = ()>) -> Drained
+    /// drain timeout to finish. When that has passed, `overtime` is called, for the service to
+    /// [give up](crate::Gateway::give_up) and answer; a second later, what still has not finished is cut.
+    pub async fn serve<S, B>(
+        self,
+        service: S,
+        shutdown: impl Future<Output = ()>,
+        overtime: impl FnOnce(),
+    ) -> Drained
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
         S: Clone + Send + 'static,
@@ -142,7 +150,7 @@ impl Server {
             tasks.spawn(open.serve(stream, service.clone()));
         }
         drop(self.listener);
-        connections.drain(&tasks).await
+        connections.drain(&tasks, overtime).await
     }
 }
 
@@ -153,10 +161,14 @@ impl Connections {
         let _ = stream.try_write(TOO_MANY);
     }
 
-    async fn drain(&self, tasks: &TaskTracker) -> Drained {
+    async fn drain(&self, tasks: &TaskTracker, overtime: impl FnOnce()) -> Drained {
         tasks.close();
         self.order(Order::Finish);
-        let drained = tokio::time::timeout(self.limits.drain_timeout, tasks.wait()).await;
+        let mut drained = tokio::time::timeout(self.limits.drain_timeout, tasks.wait()).await;
+        if drained.is_err() {
+            overtime();
+            drained = tokio::time::timeout(LAST_ANSWERS, tasks.wait()).await;
+        }
         let cut = match drained {
             Ok(()) => 0,
             Err(_) => tasks.len(),

@@ -367,11 +367,44 @@ async fn a_drain_finishes_what_is_in_progress_and_takes_nothing_new() {
 async fn a_drain_ends_in_time_and_tells_what_it_cut() {
     let edge = Edge::serve("[gateway]\ndrain_timeout = \"50ms\"").await;
     let mut connection = edge.connect().await;
-    connection.write(post("/hello/greet", "1")).await;
-    edge.written("hello").await;
+    connection
+        .write("POST /hello/greet HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n1")
+        .await;
+    until("half of the request to be there", async || {
+        metrics(&edge).await.contains(r#"stage="receiving"} 1"#)
+    })
+    .await;
     edge.stop();
     assert_eq!(connection.rest().await, "");
     assert_eq!(edge.drained().await.cut, 1);
+}
+
+#[tokio::test]
+async fn what_waits_when_the_time_to_drain_is_over_is_told_that_its_outcome_is_unknown() {
+    let edge = Edge::serve("[gateway]\ndrain_timeout = \"50ms\"").await;
+    let mut connection = edge.connect().await;
+    connection.write(post("/hello/greet", "1")).await;
+    let client = h2c();
+    let uri = format!("http://{}/hello/greet", edge.address);
+    let multiplexed =
+        tokio::spawn(client.request(Request::post(uri).body(Body::from("2")).unwrap()));
+    until("both to be in progress", async || {
+        in_flight(&edge).await == 2
+    })
+    .await;
+
+    edge.stop();
+
+    let answer = connection.answer().await;
+    assert_eq!(answer.status, 504, "{}", answer.body);
+    assert!(answer.body.contains("no-reply-in-time"), "{}", answer.body);
+    assert!(answer.body.contains("shuts down"), "{}", answer.body);
+    let response = multiplexed.await.unwrap().unwrap();
+    assert_eq!(response.status(), 504);
+    drop(response);
+    assert_eq!(connection.rest().await, "");
+    drop(connection);
+    assert_eq!(edge.drained().await.cut, 0);
 }
 
 #[tokio::test]

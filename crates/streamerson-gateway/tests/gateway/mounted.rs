@@ -67,7 +67,7 @@ async fn an_app_is_served_by_our_server() {
     let limits = crate::support::config("").gateway.limits;
     let server = Server::bind("127.0.0.1:0".parse().unwrap(), "", &limits).unwrap();
     let address = server.local_addr();
-    let serving = tokio::spawn(server.serve(app, std::future::pending()));
+    let serving = tokio::spawn(server.serve(app, std::future::pending(), || ()));
     let mut connection = Connection::to(address).await;
     connection.write(post("/hello/greet", "[2]")).await;
     assert_eq!(connection.answer().await.body, "[2]");

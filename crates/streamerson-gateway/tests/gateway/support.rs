@@ -66,9 +66,19 @@ impl Edge {
             .unwrap()
             .counting(gateway.connections());
         let stop = CancellationToken::new();
+        let overtime = {
+            let gateway = gateway.clone();
+            move || {
+                gateway.give_up();
+            }
+        };
         Edge {
             address: server.local_addr(),
-            server: tokio::spawn(server.serve(gateway.clone(), stop.clone().cancelled_owned())),
+            server: tokio::spawn(server.serve(
+                gateway.clone(),
+                stop.clone().cancelled_owned(),
+                overtime,
+            )),
             gateway,
             broker,
             stop,

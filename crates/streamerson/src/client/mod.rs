@@ -245,6 +245,13 @@ impl Client {
         self.shared.replies.stats()
     }
 
+    /// Ends the waiting of all requests of this client and its clones, for a shutdown that has no more time: each fails with an
+    /// error of kind [`Unknown`](ErrorKind::Unknown), code `given-up`. Answers how many that were. New requests may begin; see
+    /// [`close`](Client::close).
+    pub fn give_up(&self) -> usize {
+        self.shared.replies.give_up()
+    }
+
     /// Refuses new messages, sends what is queued, waits for the answers to what is in flight, at most until their deadlines, and ends.
     ///
     /// For all clones: whoever comes later gets an error of kind [`Closed`](ErrorKind::Closed).

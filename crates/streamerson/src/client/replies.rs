@@ -156,6 +156,20 @@ impl Replies {
         self.emptied.notify_waiters();
     }
 
+    /// Tells everyone who still waits that their answers are not waited for any longer. Answers how many that were.
+    pub(super) fn give_up(&self) -> usize {
+        let waiters = self.state.lock().table.drain();
+        let count = waiters.len();
+        for waiter in waiters {
+            let _ = waiter.send(Err(Error::unknown(
+                "given-up",
+                "the answer is not waited for any longer; the request may have been handled, or may still be",
+            )));
+        }
+        self.emptied.notify_waiters();
+        count
+    }
+
     /// Completes once nobody waits.
     pub(super) async fn empty(&self) {
         loop {
