@@ -9,7 +9,7 @@ use streamerson_core::time::unix_ms;
 use streamerson_core::{Broker, Leases, Settlement, Upkeep};
 use streamerson_redis::RedisBroker;
 use streamerson_testkit::redis::RedisServer;
-use support::{connect, eventually, join, name, one, send, text, topic, within};
+use support::{all, connect, eventually, join, name, one, send, text, topic, within};
 
 const SHORT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(300);
@@ -135,4 +135,19 @@ async fn the_time_is_that_of_the_server() {
         let ours = unix_ms().saturating_add_signed(hours * 3_600_000);
         assert!(broker.time().await.unwrap().abs_diff(ours) < minute);
     }
+}
+
+#[tokio::test]
+async fn what_is_no_message_dies_by_the_clock_of_the_server() {
+    let (server, broker) = start().await;
+    let orders = topic("orders");
+    server.set_clock(-7200);
+    server.cli(&["XADD", "test:{orders}", "*", "hello", "world"]);
+    send(&broker, &orders, &["a"]).await;
+    let mut ada = join(&broker, &orders, "ada", LONG).await;
+    assert_eq!(text(&one(&mut ada).await.message), "a");
+    let letter = all(&broker, &orders.dead_letters()).await.remove(0);
+    let why = letter.message.unwrap().parse_meta().unwrap().dlq.unwrap();
+    let minute = 60_000;
+    assert!((why.first..why.first + minute).contains(&why.at), "{why:?}");
 }

@@ -10,12 +10,12 @@ use streamerson_core::group::SUSPECT_FROM;
 use streamerson_core::message::Foreign;
 use streamerson_core::meta::DeadLetter;
 use streamerson_core::stats::IncidentCounts;
-use streamerson_core::time::unix_ms;
 use streamerson_core::{Error, Position, Result, dead_letter};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::settlement;
+use crate::boot;
 use crate::broker::RedisBroker;
 use crate::connection::{Answer, Commands};
 use crate::error;
@@ -210,9 +210,16 @@ impl RedisSettler {
 
     /// Moves entries that are no messages to the dead letters. What fails comes again when its lease has run out.
     pub(crate) async fn bury(&self, foreign: &[(Receipt, Foreign)]) {
+        let now = match boot::time(&self.seat.commands).await {
+            Ok(now) => now,
+            Err(error) => {
+                tracing::warn!(%error, "entries that are not messages were left");
+                return;
+            }
+        };
         let letters = foreign.iter().map(|(receipt, foreign)| {
             let topic = &self.seat.membership.topic;
-            let letter = dead_letter::foreign_letter(topic, foreign, self.why(receipt));
+            let letter = dead_letter::foreign_letter(topic, foreign, self.why(receipt, now));
             let receipt = Receipt::new(receipt.position(), receipt.attempt());
             Settlement::complete_with(receipt, vec![letter])
         });
@@ -236,14 +243,14 @@ impl RedisSettler {
         }
     }
 
-    fn why(&self, receipt: &Receipt) -> DeadLetter {
+    fn why(&self, receipt: &Receipt, at: u64) -> DeadLetter {
         let Membership {
             topic,
             group,
             member,
             ..
         } = &self.seat.membership;
-        DeadLetter::new(topic, group, member, receipt, unix_ms())
+        DeadLetter::new(topic, group, member, receipt, at)
     }
 }
 
