@@ -7,7 +7,7 @@ use serde::Serialize;
 use streamerson::Client;
 use streamerson::client::IDEMPOTENCY_KEEP;
 use streamerson_core::meta::IDEMPOTENCY_KEY;
-use streamerson_core::time::unix_ms;
+use streamerson_core::time::millis;
 use streamerson_core::{Append, Message, Once, Position};
 
 use crate::destination::Destination;
@@ -56,9 +56,12 @@ struct Sent<'a> {
 impl Send {
     pub(crate) async fn run(self) -> Result<()> {
         self.destination.check()?;
-        let append = self.append()?;
+        let mut append = self.append()?;
         let id = append.message.id.clone();
         let client = Client::open(self.broker.connect().await?).await?;
+        if let Some(delay) = self.delay {
+            append = append.due_at(client.broker_unix_ms().saturating_add(millis(delay)));
+        }
         let position = client.store(append).await?;
         let position = (position != Position::ZERO).then(|| position.to_string());
         match self.output {
@@ -71,7 +74,7 @@ impl Send {
         Ok(())
     }
 
-    /// What is to be stored, and when, and how often.
+    /// What is to be stored, and how often; when, unless that depends on what the broker's clock says.
     fn append(&self) -> Result<Append> {
         let Destination { topic, kind } = &self.destination;
         let data = self.payload.read()?;
@@ -83,8 +86,7 @@ impl Send {
         }
         let message = Message::new(kind.clone(), data).with_meta(&meta);
         let mut append = Append::new(topic.clone(), message);
-        let after = |delay: Duration| unix_ms().saturating_add(delay.as_millis() as u64);
-        if let Some(due) = self.at.or(self.delay.map(after)) {
+        if let Some(due) = self.at {
             append = append.due_at(due);
         }
         if let Some(once) = once {

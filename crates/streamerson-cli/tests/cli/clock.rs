@@ -5,10 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use streamerson_core::Position;
+use streamerson_core::meta::DeadLetter;
+use streamerson_core::{Message, Position, Topic, dead_letter};
+use streamerson_testkit::redis::RedisServer;
 use tempfile::TempDir;
 
-use crate::support::{Dev, Running, http};
+use crate::support::{Dev, Place, Running, http};
 
 /// A clock that several processes look at.
 struct Clock {
@@ -166,4 +168,84 @@ async fn machines_whose_clocks_are_hours_apart_answer_each_other() {
         }
     }
     dev.stop().await;
+}
+
+/// A broker whose clock is so many seconds from that of the commands, with one message, a group that has not seen it, and a
+/// dead letter at this position.
+async fn elsewhere(seconds: i64) -> (RedisServer, Place, Position) {
+    let server = RedisServer::builder().clock().start().await;
+    server.set_clock(seconds);
+    let place = Place::of(server.url()).await;
+    place.send("orders", &["1"]).await;
+    let seek = ["group", "seek", "orders", "billing", "earliest", "--yes"];
+    place.run(&seek).await.ok();
+    let orders = Topic::new("orders").unwrap();
+    let why = DeadLetter::default();
+    let letter = dead_letter::letter(&orders, &Message::new("order.create", "{}"), why);
+    let stored = place.broker.append(vec![letter]).await.remove(0);
+    (server, place, stored.unwrap())
+}
+
+const HOUR: u64 = 3_600_000;
+
+#[tokio::test]
+async fn ages_are_by_the_clock_of_the_broker() {
+    let (_server, place, letter) = elsewhere(-7200).await;
+    let groups = place.run(&["group", "ls", "-o", "json"]).await.json();
+    let group = ["group", "show", "orders", "billing", "-o", "json"];
+    let group = place.run(&group).await.json();
+    for group in [&groups[0], &group] {
+        assert!(group["lag_ms"].as_u64().unwrap() < HOUR, "{group}");
+    }
+    let letter = letter.to_string();
+    for shown in [
+        ["topic", "show", "orders"].as_slice(),
+        &["dlq", "ls", "orders"],
+        &["dlq", "ls", "orders", "--summary"],
+        &["dlq", "show", "orders", &letter],
+    ] {
+        let shown = place.run(shown).await.ok();
+        assert!(!shown.contains("2h"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn ages_that_are_asked_for_are_by_the_clock_of_the_broker() {
+    let (_server, place, _) = elsewhere(-7200).await;
+    let listed = ["dlq", "ls", "orders", "--newer-than", "1h", "-o", "json"];
+    let listed = place.run(&listed).await.json();
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
+    let report = [
+        "dlq",
+        "retry",
+        "orders",
+        "--older-than",
+        "1h",
+        "--dry-run",
+        "-o",
+        "json",
+    ];
+    let report = place.run(&report).await.json();
+    assert_eq!(report["matched"], 0, "{report}");
+    let look = [
+        "topic",
+        "trim",
+        "orders",
+        "--max-age",
+        "1h",
+        "--force",
+        "--dry-run",
+        "-o",
+        "json",
+    ];
+    let look = place.run(&look).await.json();
+    assert_eq!(look["removed"], 0, "{look}");
+}
+
+#[tokio::test]
+async fn a_delay_is_by_the_clock_of_the_broker() {
+    let (_server, place, _) = elsewhere(7200).await;
+    let sent = ["send", "orders", "o", "--delay", "1h", "-d", "{}"];
+    let sent = place.run(&sent).await.ok();
+    assert!(sent.contains("scheduled"), "{sent}");
 }

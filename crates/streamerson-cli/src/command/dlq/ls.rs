@@ -2,7 +2,6 @@
 
 use clap::Args;
 use serde::Serialize;
-use streamerson_core::time::unix_ms;
 use streamerson_core::{Broker, Topic};
 
 use super::filter::Filter;
@@ -74,7 +73,7 @@ impl Ls {
 
     /// Answers whether there are none.
     async fn list(&self, broker: &dyn Broker, topics: &[Topic]) -> Result<bool> {
-        let now = unix_ms();
+        let now = broker.time().await?;
         let mut listed: Vec<Listed> = Vec::new();
         let mut more = false;
         for topic in topics {
@@ -118,7 +117,7 @@ impl Ls {
 
     /// Answers whether there are none.
     async fn summarize(&self, broker: &dyn Broker, topics: &[Topic]) -> Result<bool> {
-        let now = unix_ms();
+        let now = broker.time().await?;
         let mut found: Vec<Cause> = Vec::new();
         for topic in topics {
             let (after, to) = self.filter.bounds(now);

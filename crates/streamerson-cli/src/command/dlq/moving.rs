@@ -8,7 +8,6 @@ use std::time::Duration;
 use clap::Args;
 use futures::stream::{FuturesOrdered, StreamExt};
 use serde::Serialize;
-use streamerson_core::time::unix_ms;
 use streamerson_core::{Append, Broker, Error, Position, Topic};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -168,7 +167,7 @@ impl Moving<'_> {
     }
 
     async fn letters(&self, topic: &Topic) -> Result<Letters<'_>> {
-        let (after, to) = self.filter.bounds(unix_ms());
+        let (after, to) = self.filter.bounds(self.broker.time().await?);
         Letters::of(self.broker, topic, after, to).await
     }
 

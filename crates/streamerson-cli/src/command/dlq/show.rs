@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clap::Args;
 use streamerson_core::meta::DeadLetter;
-use streamerson_core::time::unix_ms;
 use streamerson_core::{Entry, Position, Topic, dead_letter};
 
 use super::letter::Letter;
@@ -53,7 +52,7 @@ impl Show {
         })?;
         match self.output {
             Format::Json => output::json(&Record(&entry))?,
-            Format::Table => output::line(text(entry).as_bytes())?,
+            Format::Table => output::line(text(entry, broker.time().await?).as_bytes())?,
         }
         Ok(())
     }
@@ -69,15 +68,14 @@ fn attempts(why: &DeadLetter) -> String {
 }
 
 /// A line per fact, then the payload.
-fn text(entry: Entry) -> String {
-    let now = unix_ms();
+fn text(entry: Entry, now_unix_ms: u64) -> String {
     let letter = Letter::new(entry);
     let why = &letter.why;
     let position = letter.position;
     let mut facts = vec![
         (
             "position",
-            format!("{position} ({} ago)", short(letter.age(now))),
+            format!("{position} ({} ago)", short(letter.age(now_unix_ms))),
         ),
         ("code", why.code.clone()),
         ("reason", why.reason.clone()),

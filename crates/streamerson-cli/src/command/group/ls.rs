@@ -2,7 +2,6 @@
 
 use clap::Args;
 use streamerson_core::Topic;
-use streamerson_core::time::unix_ms;
 
 use crate::command::topic::{add_unread, missing, parts, seen};
 use crate::endpoint::BrokerArgs;
@@ -34,7 +33,7 @@ impl Ls {
             Some(topic) => parts(&*broker, topic).await?,
             None => broker.topics().await?,
         };
-        let now = unix_ms();
+        let now = broker.time().await?;
         let is_divided = topics.len() > 1;
         let seen = seen(&*broker, topics).await?;
         if let (Some(topic), true) = (&self.topic, seen.is_empty() && !is_divided) {

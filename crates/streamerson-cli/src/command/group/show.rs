@@ -3,7 +3,6 @@
 use clap::Args;
 use serde::Serialize;
 use streamerson_core::stats::GroupStats;
-use streamerson_core::time::unix_ms;
 use streamerson_core::{Broker, Name, Pending, Position, Topic};
 
 use super::find;
@@ -68,7 +67,7 @@ impl Show {
                 topic = self.topic,
             ));
         }
-        let now = unix_ms();
+        let now = broker.time().await?;
         let pending = match self.top {
             0 => Vec::new(),
             top => {

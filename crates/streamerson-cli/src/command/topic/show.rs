@@ -3,7 +3,6 @@
 use clap::Args;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
-use streamerson_core::time::unix_ms;
 use streamerson_core::{Broker, Lease, Topic};
 
 use super::{AT_ONCE, add_unread, found, missing, parts};
@@ -57,7 +56,7 @@ struct Held {
 impl Show {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
-        let now = unix_ms();
+        let now = broker.time().await?;
         let parts = parts(&*broker, &self.topic).await?;
         let partitions = parts.len() as u32 - 1;
         let mut found = found(&*broker, parts.clone()).await?;

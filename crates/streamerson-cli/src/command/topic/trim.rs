@@ -6,7 +6,6 @@ use clap::Args;
 use serde::Serialize;
 use streamerson_core::retention::Retention;
 use streamerson_core::stats::TopicStats;
-use streamerson_core::time::unix_ms;
 use streamerson_core::{Broker, Position, Topic};
 
 use super::{found, missing, parts};
@@ -157,7 +156,8 @@ impl TrimTopic {
         report: &mut Report,
     ) -> Result<()> {
         let surplus = self.max_len.map(|keep| stats.length.saturating_sub(keep));
-        let ago = |age: Duration| unix_ms().saturating_sub(age.as_millis() as u64);
+        let now = broker.time().await?;
+        let ago = |age: Duration| now.saturating_sub(age.as_millis() as u64);
         let keep_from = self.max_age.map(|age| Position::new(ago(age), 0));
         let unprocessed = first_unprocessed(stats);
         let (mut after, mut gone) = (Position::ZERO, 0);
