@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use streamerson_core::{Append, Membership, Message, Name, Settlement, Start, Topic};
+use streamerson_core::{Append, Membership, Message, Name, Settlement, Start, Topic, partition};
 
 use crate::support::{Dev, Place, on_both};
 
@@ -373,6 +373,11 @@ async fn rotten() -> Dev {
         ];
         dev.run(&sent).await.ok();
     }
+    rot(dev).await
+}
+
+/// `dev`, whose message `rotten` has rotted on the disk.
+async fn rot(dev: Dev) -> Dev {
     // Opened again, it has no message in memory.
     let dev = Dev::start_in(dev.stop().await, &[]).await;
     let log = dev
@@ -408,6 +413,81 @@ async fn a_topic_that_cannot_be_read_is_listed_as_such_beside_the_others() {
     assert_eq!(printed[0]["error"]["code"], json!("log-damaged"));
     assert_eq!(printed[1]["length"], json!(1));
     assert_eq!(listed.code, 1);
+}
+
+#[tokio::test]
+async fn a_topic_that_cannot_be_read_is_shown_as_far_as_it_is_known() {
+    let dev = rotten().await;
+    let broker = Place::of(dev.broker.clone()).await.broker;
+    let (bad, seat, ada) = (Topic::new("bad").unwrap(), name("seat"), name("ada"));
+    broker
+        .acquire(&bad, &seat, &ada, Duration::from_secs(300))
+        .await
+        .unwrap();
+
+    let shown = dev.run(&["topic", "show", "bad"]).await;
+    for known in ["log-damaged", "seat"] {
+        assert!(shown.stdout.contains(known), "{shown:?}");
+    }
+    let said = shown.failed(1, "log-damaged");
+    assert!(
+        said.contains("topic bad") && said.contains("restore the file from a backup"),
+        "{said}"
+    );
+
+    let shown = dev.run(&["topic", "show", "bad", "-o", "json"]).await;
+    let printed: Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!(printed["length"], Value::Null, "{printed}");
+    assert_eq!(printed["dead_letters"], 0);
+    assert_eq!(printed["leases"][0]["name"], "seat");
+    let damaged = &printed["damaged"][0];
+    assert_eq!(damaged["topic"], "bad");
+    assert_eq!(damaged["error"]["code"], "log-damaged");
+    shown.failed(1, "log-damaged");
+
+    let shown = dev.run(&["topic", "show", "good", "-o", "json"]).await;
+    assert_eq!(shown.json()["damaged"], json!([]));
+}
+
+#[tokio::test]
+async fn partitions_are_shown_beside_one_that_cannot_be_read() {
+    let dev = Dev::start(&[]).await;
+    let create = ["topic", "create", "orders", "--partitions", "2"];
+    dev.run(&create).await.ok();
+    for (partition, payload) in [(0, "intact"), (1, "rotten")] {
+        let mut keys = (0..).map(|n: u32| n.to_string());
+        let key = keys.find(|key| partition::of(key, 2) == partition).unwrap();
+        let sent = ["send", "orders", "o", "--key", &key, "-d", payload];
+        let text = ["--content-type", "text/plain"];
+        dev.run(&[&sent[..], &text].concat()).await.ok();
+    }
+    let seek = ["group", "seek", "orders.0", "billing", "earliest", "--yes"];
+    dev.run(&seek).await.ok();
+    let dev = rot(dev).await;
+    let shown = dev.run(&["topic", "show", "orders", "-o", "json"]).await;
+    let printed: Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!(printed["length"], Value::Null, "{printed}");
+    assert_eq!(printed["groups"][0]["topic"], "orders.0", "{printed}");
+    assert_eq!(printed["damaged"][0]["topic"], "orders.1", "{printed}");
+    shown.failed(1, "log-damaged");
+}
+
+#[tokio::test]
+async fn dead_letters_that_cannot_be_read_are_told_with_their_topic() {
+    let dev = Dev::start(&[]).await;
+    let place = Place::of(dev.broker.clone()).await;
+    place.send("orders", &["1"]).await;
+    place.send("orders:dlq", &["rotten"]).await;
+    drop(place);
+    let dev = rot(dev).await;
+    let shown = dev.run(&["topic", "show", "orders", "-o", "json"]).await;
+    let printed: Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!(
+        (&printed["length"], &printed["dead_letters"]),
+        (&json!(1), &Value::Null)
+    );
+    assert_eq!(printed["damaged"][0]["topic"], "orders:dlq");
+    shown.failed(1, "log-damaged");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use clap::Args;
 use streamerson_core::Topic;
 
-use crate::command::topic::{add_unread, missing, parts, seen};
+use crate::command::topic::{add_unread, missing, parts, seen, told_apart};
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
 use crate::figures::{GROUP, GroupFigures};
@@ -39,13 +39,7 @@ impl Ls {
         if let (Some(topic), true) = (&self.topic, seen.is_empty() && !is_divided) {
             return Err(missing(topic));
         }
-        let (mut found, mut damage) = (Vec::new(), Ok(()));
-        for (topic, stats) in seen {
-            match stats {
-                Ok(stats) => found.push((topic, stats)),
-                Err(error) => damage = damage.and(Err(error)),
-            }
-        }
+        let (mut found, damage) = told_apart(seen);
         add_unread(&*broker, &mut found).await?;
         let groups = found.into_iter().flat_map(|(topic, stats)| {
             let groups = stats.groups.into_iter();
@@ -59,6 +53,9 @@ impl Ls {
             }
         }
         // The others were told all the same.
-        Ok(damage?)
+        match damage.into_iter().next() {
+            Some((_, error)) => Err(error.into()),
+            None => Ok(()),
+        }
     }
 }

@@ -2,10 +2,9 @@
 
 use clap::Args;
 use serde::Serialize;
-use streamerson_core::Error;
 use streamerson_core::stats::TopicStats;
 
-use super::{Seen, seen};
+use super::{Damage, Seen, seen};
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
 use crate::figures::number;
@@ -37,13 +36,6 @@ enum Standing {
     Damaged { error: Damage },
 }
 
-/// Why a topic cannot be read.
-#[derive(Serialize)]
-struct Damage {
-    code: &'static str,
-    detail: String,
-}
-
 impl Ls {
     pub(super) async fn run(self) -> Result<()> {
         let broker = self.broker.connect().await?;
@@ -66,17 +58,15 @@ impl Ls {
 
 impl Described {
     fn of((topic, stats): &Seen) -> Described {
-        let damaged = |error: &Error| Standing::Damaged {
-            error: Damage {
-                code: error.code(),
-                detail: error.detail().to_owned(),
+        let standing = match stats {
+            Ok(stats) => Standing::Stats(stats.clone()),
+            Err(error) => Standing::Damaged {
+                error: Damage::from(error),
             },
         };
         Described {
             topic: topic.to_string(),
-            standing: stats
-                .clone()
-                .map_or_else(|error| damaged(&error), Standing::Stats),
+            standing,
         }
     }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use clap::{Args, Subcommand};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use serde::Serialize;
 use streamerson_core::stats::TopicStats;
 use streamerson_core::{Broker, Error, ErrorKind, Topic, partition};
 
@@ -59,6 +60,12 @@ pub(crate) async fn stats(broker: &dyn Broker, topic: &Topic) -> Result<Option<T
 /// A topic with its stats, or why it cannot be read.
 pub(crate) type Seen = (Topic, Result<TopicStats, Error>);
 
+/// A topic with its stats.
+pub(crate) type Found = (Topic, TopicStats);
+
+/// A topic that cannot be read, and why.
+pub(crate) type Unreadable = (Topic, Error);
+
 /// Those of `topics` that there are, also those that cannot be read because what is stored is damaged.
 pub(crate) async fn seen(broker: &dyn Broker, topics: Vec<Topic>) -> Result<Vec<Seen>> {
     let look = async |topic: Topic| match broker.stats(&topic).await {
@@ -71,20 +78,42 @@ pub(crate) async fn seen(broker: &dyn Broker, topics: Vec<Topic>) -> Result<Vec<
     Ok(seen.into_iter().flatten().collect())
 }
 
+/// Those that can be read, and those that cannot.
+pub(crate) fn told_apart(seen: Vec<Seen>) -> (Vec<Found>, Vec<Unreadable>) {
+    let (mut found, mut damage) = (Vec::new(), Vec::new());
+    for (topic, stats) in seen {
+        match stats {
+            Ok(stats) => found.push((topic, stats)),
+            Err(error) => damage.push((topic, error)),
+        }
+    }
+    (found, damage)
+}
+
+/// Why a topic cannot be read, as `-o json` prints it.
+#[derive(Serialize)]
+struct Damage {
+    code: &'static str,
+    detail: String,
+}
+
+impl From<&Error> for Damage {
+    fn from(error: &Error) -> Damage {
+        Damage {
+            code: error.code(),
+            detail: error.detail().to_owned(),
+        }
+    }
+}
+
 /// Those of `topics` that there are, with their stats.
-pub(crate) async fn found(
-    broker: &dyn Broker,
-    topics: Vec<Topic>,
-) -> Result<Vec<(Topic, TopicStats)>> {
+pub(crate) async fn found(broker: &dyn Broker, topics: Vec<Topic>) -> Result<Vec<Found>> {
     let seen = seen(broker, topics).await?.into_iter();
     seen.map(|(topic, stats)| Ok((topic, stats?))).collect()
 }
 
 /// Adds to the partitions among `found` the groups of their topics that have not begun there: what nobody reads is their lag.
-pub(crate) async fn add_unread(
-    broker: &dyn Broker,
-    found: &mut [(Topic, TopicStats)],
-) -> Result<()> {
+pub(crate) async fn add_unread(broker: &dyn Broker, found: &mut [Found]) -> Result<()> {
     let numbered = found
         .iter()
         .filter_map(|(topic, _)| partition::number(topic));

@@ -3,13 +3,16 @@
 use clap::Args;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
+use streamerson_core::stats::TopicStats;
 use streamerson_core::{Broker, Lease, Topic};
 
-use super::{AT_ONCE, add_unread, found, missing, parts};
+use super::{
+    AT_ONCE, Damage, Found, Seen, Unreadable, add_unread, missing, parts, seen, told_apart,
+};
 use crate::duration::short;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
-use crate::figures::{GROUP, GroupFigures, stamped};
+use crate::figures::{GROUP, GroupFigures, number, stamped};
 use crate::output::{self, Format};
 
 /// Show one topic: what it holds, its dead letters, consumer groups and leases; a divided one with its partitions
@@ -28,19 +31,29 @@ pub(super) struct Show {
     broker: BrokerArgs,
 }
 
-/// A topic as `-o json` prints it.
+/// A topic as `-o json` prints it: what can be read of it.
 #[derive(Serialize)]
 struct Described {
     topic: String,
-    length: u64,
+    /// Null, as all that is told of the topic as a whole, when a part of it cannot be read.
+    length: Option<u64>,
     first: Option<String>,
     last: Option<String>,
-    scheduled: u64,
+    scheduled: Option<u64>,
     /// 0: not divided.
     partitions: u32,
-    dead_letters: u64,
+    dead_letters: Option<u64>,
     leases: Vec<Held>,
     groups: Vec<GroupFigures>,
+    /// What of it, its partitions and its dead letters cannot be read.
+    damaged: Vec<Damaged>,
+}
+
+/// A topic that cannot be read, as `topic ls` prints it.
+#[derive(Serialize)]
+struct Damaged {
+    topic: String,
+    error: Damage,
 }
 
 /// A lease as `-o json` prints it.
@@ -59,23 +72,28 @@ impl Show {
         let now = broker.time().await?;
         let parts = parts(&*broker, &self.topic).await?;
         let partitions = parts.len() as u32 - 1;
-        let mut found = found(&*broker, parts.clone()).await?;
-        add_unread(&*broker, &mut found).await?;
-        if found.is_empty() && partitions == 0 {
+        let (mut found, damage) = told_apart(seen(&*broker, parts.clone()).await?);
+        if found.is_empty() && damage.is_empty() && partitions == 0 {
             return Err(missing(&self.topic));
         }
-        let stats = || found.iter().map(|(_, stats)| stats);
-        let first = stats().filter_map(|stats| stats.first).min();
-        let last = stats().filter_map(|stats| stats.last).max();
+        add_unread(&*broker, &mut found).await?;
+        let (letters, damaged_letters) = told_apart(dead_letters(&*broker, &parts).await?);
+        // A sum without what cannot be read would look like the whole.
+        let whole = damage.is_empty().then_some(&*found);
+        let all_letters = damaged_letters.is_empty().then_some(&*letters);
+        let damage: Vec<_> = damage.into_iter().chain(damaged_letters).collect();
+        let first = whole.and_then(|found| found.iter().filter_map(|(_, it)| it.first).min());
+        let last = whole.and_then(|found| found.iter().filter_map(|(_, it)| it.last).max());
         let described = Described {
             topic: self.topic.to_string(),
-            length: stats().map(|stats| stats.length).sum(),
+            length: whole.map(|found| sum(found, |stats| stats.length)),
             first: first.map(|position| position.to_string()),
             last: last.map(|position| position.to_string()),
-            scheduled: stats().map(|stats| stats.scheduled).sum(),
+            scheduled: whole.map(|found| sum(found, |stats| stats.scheduled)),
             partitions,
-            dead_letters: dead_letters(&*broker, &parts).await?,
+            dead_letters: all_letters.map(|letters| sum(letters, |stats| stats.length)),
             leases: leases(&*broker, parts).await?,
+            damaged: damage.iter().map(Damaged::of).collect(),
             groups: found
                 .into_iter()
                 .flat_map(|(topic, stats)| {
@@ -84,17 +102,28 @@ impl Show {
                 })
                 .collect(),
         };
-        if self.output == Format::Json {
-            return Ok(output::json(&described)?);
+        match self.output {
+            Format::Json => output::json(&described)?,
+            Format::Table => described.print(stamped(first, now), stamped(last, now))?,
         }
+        // What is known was told all the same.
+        match damage.into_iter().next() {
+            Some((_, error)) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Described {
+    fn print(&self, first: String, last: String) -> Result<()> {
         let row = vec![
-            described.topic.clone(),
-            described.length.to_string(),
-            stamped(first, now),
-            stamped(last, now),
-            described.scheduled.to_string(),
-            described.partitions.to_string(),
-            described.dead_letters.to_string(),
+            self.topic.clone(),
+            number(self.length),
+            first,
+            last,
+            number(self.scheduled),
+            self.partitions.to_string(),
+            number(self.dead_letters),
         ];
         output::table(
             &[
@@ -108,27 +137,48 @@ impl Show {
             ],
             vec![row],
         )?;
-        if !described.groups.is_empty() {
+        if !self.groups.is_empty() {
             output::line(b"")?;
-            let rows = described.groups.iter().map(GroupFigures::row).collect();
+            let rows = self.groups.iter().map(GroupFigures::row).collect();
             output::table(&GROUP, rows)?;
         }
-        if !described.leases.is_empty() {
+        if !self.leases.is_empty() {
             output::line(b"")?;
-            let rows = described.leases.iter().map(Held::row).collect();
+            let rows = self.leases.iter().map(Held::row).collect();
             output::table(&["TOPIC", "LEASE", "HOLDER", "EPOCH", "ENDS IN"], rows)?;
+        }
+        if !self.damaged.is_empty() {
+            output::line(b"")?;
+            let rows = self.damaged.iter().map(Damaged::row).collect();
+            output::table(&["DAMAGED", "CODE"], rows)?;
         }
         Ok(())
     }
 }
 
-/// How many dead letters there are of these topics.
-async fn dead_letters(broker: &dyn Broker, topics: &[Topic]) -> Result<u64> {
+/// The dead letters of these topics.
+async fn dead_letters(broker: &dyn Broker, topics: &[Topic]) -> Result<Vec<Seen>> {
     let with_letters = topics
         .iter()
         .filter(|topic| !topic.is_dead_letters() && !topic.is_inbox());
-    let letters = found(broker, with_letters.map(Topic::dead_letters).collect()).await?;
-    Ok(letters.iter().map(|(_, stats)| stats.length).sum())
+    seen(broker, with_letters.map(Topic::dead_letters).collect()).await
+}
+
+fn sum(topics: &[Found], figure: fn(&TopicStats) -> u64) -> u64 {
+    topics.iter().map(|(_, stats)| figure(stats)).sum()
+}
+
+impl Damaged {
+    fn of((topic, error): &Unreadable) -> Damaged {
+        Damaged {
+            topic: topic.to_string(),
+            error: Damage::from(error),
+        }
+    }
+
+    fn row(&self) -> Vec<String> {
+        vec![self.topic.clone(), self.error.code.to_owned()]
+    }
 }
 
 /// The leases of these topics.
