@@ -71,7 +71,10 @@ impl From<Error> for Failure {
             ErrorKind::Unavailable if error.code() == "memory-full" => {
                 Failure(format!("OOM {error}").into())
             }
-            ErrorKind::Unavailable => Failure(format!("MISCONF {error}").into()),
+            // It is this process that ends: the next one may answer.
+            ErrorKind::Unavailable | ErrorKind::Closed => {
+                Failure(format!("MISCONF {error}").into())
+            }
             ErrorKind::Fenced => Failure(format!("FENCED {error}").into()),
             _ => Failure::err(error),
         }
@@ -89,6 +92,8 @@ mod tests {
         assert_eq!(words(full), "MISCONF no space (disk-full)");
         let full = Error::unavailable("memory-full", "no memory");
         assert_eq!(words(full), "OOM no memory (memory-full)");
+        let closed = Error::closed("the broker was closed");
+        assert_eq!(words(closed), "MISCONF the broker was closed (closed)");
         let wrong = Error::invalid("invalid-name", "no name");
         assert_eq!(words(wrong), "ERR no name (invalid-name)");
     }
