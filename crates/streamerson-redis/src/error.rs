@@ -1,5 +1,8 @@
 //! Failures of Redis, named by what the caller does next: the one table.
 
+#[cfg(test)]
+mod codes;
+
 use std::fmt::Display;
 
 use streamerson_core::{Error, ErrorKind};
@@ -198,22 +201,38 @@ const RULES: &[Rule] = &[
     ),
 ];
 
-/// The codes with which errors of the embedded broker's port end. They name thing and remedy themselves.
+/// The codes with which errors of the embedded broker's port end. They name thing and remedy themselves. Those that only its
+/// start has are here too, because no test can tell them from the others.
 const EMBEDDED: &[(&str, ErrorKind)] = &[
+    ("address-in-use", Unavailable),
+    ("cannot-listen", Unavailable),
     ("checkpoint-too-large", Unavailable),
+    ("closed", Unavailable),
+    ("data-directory-locked", Unavailable),
+    ("data-directory-unusable", Invalid),
     ("disk-full", Unavailable),
+    ("empty-password", Invalid),
+    ("foreign-dead-letter", Invalid),
     ("group-not-found", NotFound),
     ("inbox-has-no-groups", Invalid),
     ("inbox-terms", Invalid),
+    ("invalid-idempotency-key", Invalid),
     ("invalid-lease", Invalid),
+    ("invalid-meta", Invalid),
     ("invalid-name", Invalid),
     ("invalid-once-key", Invalid),
+    ("invalid-options", Invalid),
     ("invalid-partitions", Invalid),
+    ("invalid-position", Invalid),
     ("log-damaged", Corrupt),
+    ("log-segment-missing", Corrupt),
     ("log-unreadable", Corrupt),
     ("memory-full", Unavailable),
     ("message-too-large", Invalid),
+    ("no-thread", Unavailable),
+    ("not-a-dead-letter", Invalid),
     ("overloaded", Unavailable),
+    ("password-required", Invalid),
     ("position-not-greater", Invalid),
     ("positions-exhausted", Invalid),
     ("segment-forgotten", Internal),
@@ -223,6 +242,9 @@ const EMBEDDED: &[(&str, ErrorKind)] = &[
     ("too-many-scheduled", Unavailable),
     ("too-many-topics", Unavailable),
     ("topic-not-found", NotFound),
+    ("topic-reserved", Invalid),
+    ("unknown-durability", Invalid),
+    ("unknown-log-format", Invalid),
 ];
 
 const TOO_NARROW: &str = "the ACL of this user is too narrow: allow the keys of the namespace, and +@stream +@scripting +@keyspace +@sortedset +@hash +@string +@connection +info +time, and +config|get for the boot check";
