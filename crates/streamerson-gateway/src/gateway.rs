@@ -153,6 +153,11 @@ impl Gateway {
         &self.shared.broker
     }
 
+    /// What the broker's wall clock says, as far as it is known here.
+    pub(crate) fn broker_unix_ms(&self) -> u64 {
+        self.shared.client.broker_unix_ms()
+    }
+
     pub(crate) fn routes(&self) -> &[Route] {
         &self.shared.routes
     }

@@ -249,3 +249,18 @@ async fn a_delay_is_by_the_clock_of_the_broker() {
     let sent = place.run(&sent).await.ok();
     assert!(sent.contains("scheduled"), "{sent}");
 }
+
+#[tokio::test]
+async fn a_gateway_tells_ages_by_the_clock_of_the_broker() {
+    let (_server, place, _) = elsewhere(-7200).await;
+    let dev = Dev::start_on(&place.url, &[]).await;
+    let scale = format!("{}/admin/v1/scale/orders/billing", dev.admin);
+    let (_, advice) = http("GET", &scale, "").await;
+    let hour = 3600.0;
+    assert!(advice["lag_seconds"].as_f64().unwrap() < hour, "{advice}");
+    let (_, metrics) = http("GET", &format!("{}/metrics", dev.admin), "").await;
+    let waited = metrics.as_str().unwrap().lines().find_map(|line| {
+        line.strip_prefix(r#"strm_group_lag_seconds{topic="orders",group="billing"} "#)
+    });
+    assert!(waited.unwrap().parse::<f64>().unwrap() < hour, "{metrics}");
+}

@@ -16,7 +16,6 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use streamerson::worker::Counters;
-use streamerson_core::time::unix_ms;
 use streamerson_core::{ErrorKind, Topic};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -60,12 +59,11 @@ pub struct Admin {
 impl Admin {
     /// The admin service of `gateway`.
     pub fn new(gateway: Gateway) -> Admin {
-        let broker = gateway.broker().clone();
         Admin {
-            gateway,
             broker: Arc::default(),
-            figures: Arc::new(Known::new(broker.clone())),
-            scale: Scale::new(broker),
+            figures: Arc::new(Known::new(gateway.broker().clone())),
+            scale: Scale::new(gateway.clone()),
+            gateway,
             workers: Arc::default(),
         }
     }
@@ -120,7 +118,7 @@ impl Admin {
         let exposed = Exposed {
             figures: self.figures.all().await,
             incidents: self.gateway.broker().incidents(),
-            now_unix_ms: unix_ms(),
+            now_unix_ms: self.gateway.broker_unix_ms(),
         };
         let workers = Workers(self.workers.clone());
         self.gateway

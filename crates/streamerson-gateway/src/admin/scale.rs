@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
 use streamerson_core::stats::{GroupStats, TopicStats};
-use streamerson_core::time::unix_ms;
-use streamerson_core::{Broker, Name, Topic};
+use streamerson_core::{Name, Topic};
 use tokio::time::{Instant, timeout};
 
 use super::figures;
+use crate::gateway::Gateway;
 use crate::scale::{Estimate, Sight, Wish};
 
 /// How long the broker may take.
@@ -32,7 +32,7 @@ const DEFAULT: Wish = Wish {
 /// What was learned of the groups that somebody asks about.
 #[derive(Debug, Clone)]
 pub(super) struct Scale {
-    broker: Arc<dyn Broker>,
+    gateway: Gateway,
     began: Instant,
     known: Arc<Mutex<HashMap<(Topic, Name), Estimate>>>,
 }
@@ -65,9 +65,9 @@ struct Advice<'a> {
 pub(super) type Answer = (StatusCode, String);
 
 impl Scale {
-    pub(super) fn new(broker: Arc<dyn Broker>) -> Scale {
+    pub(super) fn new(gateway: Gateway) -> Scale {
         Scale {
-            broker,
+            gateway,
             began: Instant::now(),
             known: Arc::default(),
         }
@@ -88,7 +88,7 @@ impl Scale {
             Ok(wish) => wish,
             Err(why) => return refused(&why),
         };
-        match timeout(PATIENCE, figures::of(&*self.broker, &topic)).await {
+        match timeout(PATIENCE, figures::of(&**self.gateway.broker(), &topic)).await {
             Ok(Ok(stats)) => self.advise(topic, group, stats.unwrap_or_default(), wish),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "the broker does not tell how a topic stands");
@@ -99,7 +99,7 @@ impl Scale {
     }
 
     fn advise(&self, topic: Topic, group: Name, stats: TopicStats, wish: Wish) -> Answer {
-        let now = unix_ms();
+        let now = self.gateway.broker_unix_ms();
         let found = stats
             .groups
             .iter()
