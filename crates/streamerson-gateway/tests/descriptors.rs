@@ -23,7 +23,7 @@ async fn connections_are_accepted_again_once_there_are_descriptors() {
         .unwrap();
     let server = Server::bind("127.0.0.1:0".parse().unwrap(), "", &config.gateway.limits).unwrap();
     let address = server.local_addr();
-    let serving = tokio::spawn(server.serve(gateway, std::future::pending()));
+    let serving = tokio::spawn(server.serve(gateway, std::future::pending(), || ()));
 
     let client = TcpSocket::new_v4().unwrap();
     let mut hoard = Vec::new();
