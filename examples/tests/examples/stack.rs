@@ -79,7 +79,7 @@ impl Stack {
         let gateway = Gateway::open(broker, &config).await.unwrap();
         let server = Server::bind(ANY, "", &config.gateway.limits).unwrap();
         let address = server.local_addr();
-        tokio::spawn(server.serve(gateway, std::future::pending()));
+        tokio::spawn(server.serve(gateway, std::future::pending(), || ()));
         Stack {
             url: format!("http://{address}"),
             broker: url,

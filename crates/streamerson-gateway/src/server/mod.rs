@@ -53,7 +53,8 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n
 /// config.serve_every_topic();
 /// let gateway = Gateway::open(Arc::new(MemoryBroker::new()), &config).await?;
 /// let server = Server::bind(config.gateway.listen, "--listen", &config.gateway.limits)?;
-/// let drained = server.counting(gateway.connections()).serve(gateway.clone(), shutdown).await;
+/// let overtime = || { gateway.give_up(); };
+/// let drained = server.counting(gateway.connections()).serve(gateway.clone(), shutdown, overtime).await;
 /// gateway.close().await;
 /// println!("{} connections had to be cut", drained.cut);
 /// # Ok(())
