@@ -146,6 +146,38 @@ async fn path_parameters_are_read_by_name_or_alone() {
     }
 }
 
+#[tokio::test]
+async fn what_does_not_fit_is_named() {
+    async fn payload(Json(items): Json<Vec<Item>>) -> String {
+        format!("{}", items.len())
+    }
+    async fn query(Query(page): Query<Page>) -> String {
+        format!("{} {:?}", page.size, page.after)
+    }
+    async fn path(Path(item): Path<Item>) -> String {
+        item.shop
+    }
+    let item = Message::new("t", r#"[{"shop":"a","id":1},{"shop":"a","id":-1}]"#);
+    let id = by_http(&[("id", "x"), ("shop", "a")], "");
+    for (reply, named) in [
+        (call(payload, item).await, "fit: [1].id: invalid value"),
+        (
+            call(query, by_http(&[], "after=b&size=ten")).await,
+            "fit: size: ",
+        ),
+        (call(path, id).await, "fit: id: "),
+        // Nothing inside of it is to blame.
+        (
+            call(payload, Message::new("t", "{}")).await,
+            "fit: invalid type",
+        ),
+    ] {
+        let problem = reply.problem().unwrap();
+        assert_eq!(problem.status().as_u16(), 400);
+        assert!(problem.message().contains(named), "{problem:?}");
+    }
+}
+
 #[derive(Deserialize)]
 struct Page {
     size: u8,

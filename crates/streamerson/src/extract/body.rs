@@ -25,8 +25,18 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         };
         serde_json::from_slice(data)
             .map(Json)
-            .map_err(|error| invalid(request, &error))
+            .map_err(|error| match where_it_fails::<T>(data) {
+                Err(named) => invalid(request, &named),
+                Ok(_) => invalid(request, &error),
+            })
     }
+}
+
+/// Reads again what did not fit, to tell in which field: to keep track of that takes time, which others need not spend.
+fn where_it_fails<T: DeserializeOwned>(
+    data: &[u8],
+) -> Result<T, serde_path_to_error::Error<serde_json::Error>> {
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(data))
 }
 
 impl<S: Sync> FromRequest<S> for Bytes {

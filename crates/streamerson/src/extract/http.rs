@@ -47,7 +47,8 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Query<T> {
 
     async fn from_request(request: &Request, _: &S) -> Result<Query<T>, Problem> {
         let query = meta(request)?.http.as_ref().map_or("", |http| &http.query);
-        serde_urlencoded::from_str(query)
+        let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+        serde_path_to_error::deserialize(pairs)
             .map(Query)
             .map_err(|error| {
                 Problem::bad_request("invalid-query", format!("the query does not fit: {error}"))

@@ -10,8 +10,8 @@ use serde::forward_to_deserialize_any;
 /// Reads `params` as a struct or map by name, or the only one as a single value.
 pub(super) fn from_params<T: DeserializeOwned>(
     params: &BTreeMap<String, String>,
-) -> Result<T, Error> {
-    T::deserialize(Params(params))
+) -> Result<T, serde_path_to_error::Error<Error>> {
+    serde_path_to_error::deserialize(Params(params))
 }
 
 struct Params<'de>(&'de BTreeMap<String, String>);
@@ -194,13 +194,11 @@ mod tests {
     #[test]
     fn the_only_parameter_is_a_single_value() {
         let one = params(&[("id", "7")]);
-        assert_eq!(from_params::<u64>(&one), Ok(7));
-        assert_eq!(from_params::<String>(&one), Ok("7".into()));
-        assert_eq!(from_params::<Id>(&one), Ok(Id(7)));
-        assert_eq!(
-            from_params::<Color>(&params(&[("c", "red")])),
-            Ok(Color::Red)
-        );
+        assert_eq!(from_params::<u64>(&one).unwrap(), 7);
+        assert_eq!(from_params::<String>(&one).unwrap(), "7");
+        assert_eq!(from_params::<Id>(&one).unwrap(), Id(7));
+        let color: Color = from_params(&params(&[("c", "red")])).unwrap();
+        assert_eq!(color, Color::Red);
     }
 
     #[test]
