@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use streamerson_core::broker::Capabilities;
-use streamerson_core::{Durability, Error, ErrorKind, Result};
+use streamerson_core::{Durability, Error, ErrorKind, Name, Result};
 
 use crate::connection::Commands;
 use crate::error;
@@ -20,7 +20,11 @@ const SETTINGS: [&str; 4] = [
 ];
 
 /// Asks once. What a narrow ACL, or a provider that forbids CONFIG, does not tell is assumed at its weakest, and said.
-pub(crate) async fn check(commands: &Commands, target: &Target) -> Result<Capabilities> {
+pub(crate) async fn check(
+    commands: &Commands,
+    target: &Target,
+    namespace: &Name,
+) -> Result<Capabilities> {
     let mut request = Request::default();
     let scripts = script::all();
     for script in scripts {
@@ -49,6 +53,7 @@ pub(crate) async fn check(commands: &Commands, target: &Target) -> Result<Capabi
         }
     }
     facts.check_mode(target)?;
+    facts.check_namespace(target, namespace)?;
     Ok(facts.capabilities())
 }
 
@@ -103,6 +108,20 @@ impl Facts {
                 "{target} is part of a Redis Cluster, which is not supported; use a standalone Redis or Valkey"
             ),
         ))
+    }
+
+    /// The embedded broker serves one namespace, and says which: better to be told of it now than by each request.
+    fn check_namespace(&self, target: &Target, namespace: &Name) -> Result<()> {
+        match self.told("streamerson_namespace") {
+            Some(theirs) if theirs != namespace.as_str() => {
+                let detail = format!(
+                    "{target} serves the namespace {theirs}, not {namespace}: name that one, with `connect_in` in a \
+                     program, `--namespace` in a command, `namespace` in a configuration"
+                );
+                Err(Error::invalid("wrong-namespace", detail))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -254,6 +273,19 @@ mod tests {
         assert_eq!(capabilities.durability, Durability::Disk);
         assert_eq!(capabilities.broker, "streamerson 0.1.0");
         assert_eq!(capabilities.warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    fn another_namespace_than_that_of_the_embedded_broker_is_refused() {
+        let target = Target::parse("redis://127.0.0.1:6380").unwrap();
+        let check = |info: &str| {
+            let shop = Name::new("shop").unwrap();
+            facts(info, &[]).check_namespace(&target, &shop)
+        };
+        let refused = check("streamerson_namespace:streamerson\r\n").unwrap_err();
+        assert_eq!(refused.code(), "wrong-namespace");
+        assert!(check("streamerson_namespace:shop\r\n").is_ok());
+        assert!(check("").is_ok());
     }
 
     #[test]

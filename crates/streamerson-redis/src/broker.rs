@@ -63,7 +63,7 @@ impl RedisBroker {
         let connector = Arc::new(Connector::new(Target::parse(url)?)?);
         let counts = Arc::new(IncidentCounts::default());
         let commands = Commands::connect(connector.clone(), counts.clone()).await?;
-        let capabilities = boot::check(&commands, connector.target()).await?;
+        let capabilities = boot::check(&commands, connector.target(), &namespace).await?;
         Ok(RedisBroker {
             shared: Arc::new(Shared {
                 connector,

@@ -35,6 +35,10 @@ impl Keys {
         Keys { namespace }
     }
 
+    pub(super) fn namespace(&self) -> &Name {
+        &self.namespace
+    }
+
     /// What `key` stands for.
     pub(super) fn parse(&self, key: &[u8]) -> Result<Key, Failure> {
         let found = std::str::from_utf8(key)

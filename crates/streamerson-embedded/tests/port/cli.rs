@@ -57,6 +57,7 @@ async fn a_person_may_look_around() {
         "redis_version:7.0.15",
         "server_name:streamerson",
         "streamerson_durability:memory",
+        "streamerson_namespace:shop",
         "aof_enabled:0",
     ] {
         assert!(info.contains(line), "{line} is not in {info}");

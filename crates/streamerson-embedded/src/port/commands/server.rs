@@ -73,6 +73,7 @@ fn server(session: &Session, text: &mut String) {
     line(text, "server_name", "streamerson");
     line(text, "streamerson_version", env!("CARGO_PKG_VERSION"));
     line(text, "streamerson_durability", shared.engine().durability());
+    line(text, "streamerson_namespace", shared.keys.namespace());
     line(text, "redis_mode", "standalone");
     line(text, "os", std::env::consts::OS);
     line(text, "arch_bits", usize::BITS);
