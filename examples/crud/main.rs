@@ -105,7 +105,7 @@ async fn main() -> Result<(), Error> {
         .on("note.delete", delete)
         .with_state(Notes::default());
     Worker::new(connect(&url).await?)
-        .topic("notes")
+        .topic("notebook")
         .group("notes")
         .serve(router)
         .with_graceful_shutdown(shutdown_signal())
