@@ -86,6 +86,9 @@ pub(crate) struct Reply {
     processes: u16,
 
     /// How long the program may take to answer a message before it is killed and started again
+    ///
+    /// The time of a message begins when the program is given it, or when those before it have been answered, whichever is
+    /// later. Answers to messages that came after it do not prolong it.
     #[arg(long, value_name = "DURATION", default_value = "30s", conflicts_with = "json", value_parser = duration::parse)]
     answer_within: Duration,
 

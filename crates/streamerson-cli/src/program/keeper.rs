@@ -88,18 +88,16 @@ impl Keeper {
     /// Lets `process` answer until it ends, or nobody asks any more.
     async fn serve(&mut self, mut process: Process) -> End {
         let mut open = true;
-        let mut since = Instant::now();
         loop {
-            if !self.queue.is_waiting() {
-                since = Instant::now();
-            }
-            while let Some(question) = self.queue.ask() {
+            while let Some(question) = self.queue.ask(Instant::now()) {
                 process.put(&question);
             }
             if !open && self.queue.is_empty() {
                 process.finish().await;
                 return End::Finished;
             }
+            let waiting_since = self.queue.waiting_since();
+            let overdue = waiting_since.map(|since| since + self.spec.answer_within);
             tokio::select! {
                 job = self.jobs.recv(), if open && self.queue.len() < self.spec.depth => match job {
                     Some(job) => self.queue.push(job),
@@ -112,15 +110,14 @@ impl Keeper {
                         return self.died(reason, begun);
                     };
                     let asked = self.queue.is_waiting();
-                    if let Err(why) = self.queue.answer(answer(line)) {
+                    if let Err(why) = self.queue.answer(answer(line), Instant::now()) {
                         process.kill().await;
                         let reason = format!("{why}, and was killed");
                         return if asked { End::Charged(reason) } else { End::Unexplained(reason) };
                     }
                     self.deaths = 0;
-                    since = Instant::now();
                 }
-                () = sleep_until(since + self.spec.answer_within), if self.queue.is_waiting() => {
+                () = at(overdue), if overdue.is_some() => {
                     process.kill().await;
                     let limit = self.spec.answer_within;
                     let reason = format!("the program did not answer within {limit:?}, and was killed");
@@ -158,6 +155,13 @@ impl Keeper {
                 },
             }
         }
+    }
+}
+
+/// Waits until `time`, which is there.
+async fn at(time: Option<Instant>) {
+    if let Some(time) = time {
+        sleep_until(time).await;
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct Spec {
     pub(crate) processes: usize,
     /// How many messages one process is given before it answers the first.
     pub(crate) depth: usize,
-    /// How long a process may take to answer.
+    /// How long a process may take to answer a message, once it has answered those before it.
     pub(crate) answer_within: Duration,
 }
 

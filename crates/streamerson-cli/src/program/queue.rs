@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::line::{Answer, Named};
 
@@ -32,6 +33,8 @@ pub(crate) struct Queue {
     asked: usize,
     /// Whether the running process names the messages it answers.
     names: bool,
+    /// When the oldest question that the running process was asked became the oldest.
+    since: Option<Instant>,
 }
 
 impl Queue {
@@ -47,12 +50,15 @@ impl Queue {
         self.jobs.is_empty()
     }
 
-    /// The next question for the running process; what nobody waits for any more is left out.
-    pub(crate) fn ask(&mut self) -> Option<Bytes> {
+    /// The next question for the running process, which gets it `now`; what nobody waits for any more is left out.
+    pub(crate) fn ask(&mut self, now: Instant) -> Option<Bytes> {
         while self.jobs.get(self.asked)?.done.is_closed() {
             self.jobs.remove(self.asked);
         }
         let job = self.jobs.get(self.asked)?;
+        if self.asked == 0 {
+            self.since = Some(now);
+        }
         self.asked += 1;
         Some(job.question.clone())
     }
@@ -62,15 +68,22 @@ impl Queue {
         self.asked > 0
     }
 
+    /// Since when the running process has had the oldest question before it: since it was asked, or since the last one
+    /// before it was answered, because a program that answers in order does not begin it earlier. Answers to later
+    /// questions must not count: a program that left this one out would never be found out.
+    pub(crate) fn waiting_since(&self) -> Option<Instant> {
+        self.since.filter(|_| self.is_waiting())
+    }
+
     /// How many bytes the questions have that the running process owes an answer.
     pub(crate) fn owed_bytes(&self) -> usize {
         let owed = self.jobs.iter().take(self.asked);
         owed.map(|job| job.question.len()).sum()
     }
 
-    /// Hands `answer` to the question it names, or else to the oldest. An error says why the process is out of step
-    /// and must go: whose its next line would be, nobody knows. The oldest question then fails with it.
-    pub(crate) fn answer(&mut self, answer: Answer) -> Result<(), String> {
+    /// Hands `answer`, which came `now`, to the question it names, or else to the oldest. An error says why the process is out
+    /// of step and must go: whose its next line would be, nobody knows. The oldest question then fails with it.
+    pub(crate) fn answer(&mut self, answer: Answer, now: Instant) -> Result<(), String> {
         if self.asked == 0 {
             return Err("the program wrote a line that nothing had asked for".into());
         }
@@ -81,6 +94,9 @@ impl Queue {
             }
             (at, answer) => {
                 self.take(at, Ok(answer));
+                if at == 0 {
+                    self.since = Some(now);
+                }
                 Ok(())
             }
         }
@@ -133,6 +149,8 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn queue(questions: &[&'static str]) -> (Queue, Vec<oneshot::Receiver<Result<Answer, Died>>>) {
@@ -164,76 +182,84 @@ mod tests {
     #[test]
     fn answers_go_to_questions_in_order() {
         let (mut queue, mut waiters) = queue(&["a", "b"]);
-        assert_eq!(queue.ask().unwrap(), "a");
-        assert_eq!(queue.ask().unwrap(), "b");
-        assert_eq!(queue.ask(), None);
-        assert!(queue.answer(payload("1")).is_ok());
-        assert!(queue.answer(payload("2")).is_ok());
+        assert_eq!(queue.ask(Instant::now()).unwrap(), "a");
+        assert_eq!(queue.ask(Instant::now()).unwrap(), "b");
+        assert_eq!(queue.ask(Instant::now()), None);
+        assert!(queue.answer(payload("1"), Instant::now()).is_ok());
+        assert!(queue.answer(payload("2"), Instant::now()).is_ok());
         assert_eq!(waiters[1].try_recv().unwrap(), Ok(payload("2")));
-        assert!(queue.answer(payload("3")).is_err());
+        assert!(queue.answer(payload("3"), Instant::now()).is_err());
     }
 
     #[test]
     fn an_answer_that_names_its_question_goes_to_it() {
         let (mut queue, mut waiters) = queue(&["a", "b", "c"]);
-        queue.ask();
-        queue.ask();
+        queue.ask(Instant::now());
+        queue.ask(Instant::now());
         let foreign = payload(r#"{"id":"c","payload":1}"#);
-        assert!(queue.answer(payload(r#"{"id":"b","payload":2}"#)).is_ok());
+        assert!(
+            queue
+                .answer(payload(r#"{"id":"b","payload":2}"#), Instant::now())
+                .is_ok()
+        );
         assert_eq!(waiters[1].try_recv().unwrap(), Ok(payload("2")));
         assert!(waiters[0].try_recv().is_err(), "a is still open");
         // c has not been asked.
-        assert!(queue.answer(foreign).is_err());
+        assert!(queue.answer(foreign, Instant::now()).is_err());
         let failed = waiters[0].try_recv().unwrap().unwrap();
         assert!(matches!(failed, Answer::Unusable(_)));
         queue.replaced();
-        assert_eq!(queue.ask().unwrap(), "c");
+        assert_eq!(queue.ask(Instant::now()).unwrap(), "c");
     }
 
     #[test]
     fn what_only_looks_like_a_name_is_a_payload() {
         let (mut queue, mut waiters) = queue(&["a"]);
-        queue.ask();
+        queue.ask(Instant::now());
         let order = payload(r#"{"id":"order-7","payload":1}"#);
-        assert!(queue.answer(order.clone()).is_ok());
+        assert!(queue.answer(order.clone(), Instant::now()).is_ok());
         assert_eq!(waiters[0].try_recv().unwrap(), Ok(order));
     }
 
     #[test]
     fn an_unusable_line_fails_the_oldest_question_and_keeps_the_others() {
         let (mut queue, mut waiters) = queue(&["a", "b"]);
-        queue.ask();
-        queue.ask();
-        assert!(queue.answer(Answer::Unusable("x".into())).is_err());
+        queue.ask(Instant::now());
+        queue.ask(Instant::now());
+        assert!(
+            queue
+                .answer(Answer::Unusable("x".into()), Instant::now())
+                .is_err()
+        );
         queue.replaced();
         assert!(matches!(
             waiters[0].try_recv().unwrap(),
             Ok(Answer::Unusable(_))
         ));
         assert!(waiters[1].try_recv().is_err(), "b is still open");
-        assert_eq!(queue.ask().unwrap(), "b");
+        assert_eq!(queue.ask(Instant::now()).unwrap(), "b");
     }
 
     #[test]
     fn only_the_oldest_question_is_blamed_for_a_death() {
         let (mut queue, mut waiters) = queue(&["a", "b", "c"]);
-        while queue.ask().is_some() {}
-        assert!(queue.answer(payload("1")).is_ok());
+        while queue.ask(Instant::now()).is_some() {}
+        assert!(queue.answer(payload("1"), Instant::now()).is_ok());
         died(&mut queue);
         assert!(waiters[1].try_recv().unwrap().is_err());
         assert!(waiters[2].try_recv().is_err(), "c is still open");
-        assert_eq!(queue.ask().unwrap(), "c");
+        assert_eq!(queue.ask(Instant::now()).unwrap(), "c");
     }
 
     #[test]
     fn what_nobody_waits_for_is_not_asked_but_keeps_its_place_once_it_was() {
         let (mut queue, mut waiters) = queue(&["a", "b", "c"]);
-        queue.ask();
+        queue.ask(Instant::now());
         drop(waiters.remove(0));
         drop(waiters.remove(0));
-        assert_eq!(queue.ask().unwrap(), "c");
-        assert!(queue.answer(payload("1")).is_ok());
-        assert!(queue.answer(payload("2")).is_ok());
+        assert_eq!(queue.ask(Instant::now()).unwrap(), "c");
+        assert!(queue.answer(payload("1"), Instant::now()).is_ok());
+        assert!(queue.answer(payload("2"), Instant::now()).is_ok());
         assert_eq!(waiters[0].try_recv().unwrap(), Ok(payload("2")));
     }
 
@@ -248,10 +274,48 @@ mod tests {
     #[test]
     fn what_is_owed_is_what_was_asked_and_not_answered() {
         let (mut queue, _waiters) = queue(&["a", "bb", "cccc"]);
-        queue.ask();
-        queue.ask();
+        queue.ask(Instant::now());
+        queue.ask(Instant::now());
         assert_eq!(queue.owed_bytes(), 3);
-        assert!(queue.answer(payload("1")).is_ok());
+        assert!(queue.answer(payload("1"), Instant::now()).is_ok());
         assert_eq!(queue.owed_bytes(), 2);
+    }
+
+    #[test]
+    fn an_answer_out_of_order_gives_the_oldest_question_no_more_time() {
+        let (mut queue, _waiters) = queue(&["a", "b", "c"]);
+        let begun = Instant::now();
+        while queue.ask(begun).is_some() {}
+        let later = begun + Duration::from_secs(1);
+        let b = payload(r#"{"id":"b","payload":2}"#);
+        assert!(queue.answer(b, later).is_ok());
+        assert_eq!(queue.waiting_since(), Some(begun));
+    }
+
+    #[test]
+    fn each_question_of_a_backlog_that_is_answered_in_order_has_its_own_time() {
+        let (mut queue, _waiters) = queue(&["a", "b", "c"]);
+        let begun = Instant::now();
+        assert_eq!(queue.waiting_since(), None);
+        while queue.ask(begun).is_some() {}
+        for n in 1..=2 {
+            let now = begun + n * Duration::from_secs(1);
+            assert!(queue.answer(payload("1"), now).is_ok());
+            assert_eq!(queue.waiting_since(), Some(now));
+        }
+        assert!(queue.answer(payload("1"), begun).is_ok());
+        assert_eq!(queue.waiting_since(), None);
+    }
+
+    #[test]
+    fn a_new_process_has_its_own_time() {
+        let (mut queue, _waiters) = queue(&["a", "b"]);
+        let begun = Instant::now();
+        queue.ask(begun);
+        died(&mut queue);
+        assert_eq!(queue.waiting_since(), None);
+        let later = begun + Duration::from_secs(1);
+        queue.ask(later);
+        assert_eq!(queue.waiting_since(), Some(later));
     }
 }

@@ -228,6 +228,27 @@ async fn a_program_that_hangs_is_killed_with_what_it_started() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_left_out_while_others_are_answered_is_the_programs_end_in_time() {
+    let dev = Dev::start(&[]).await;
+    let script = r#"while read -r line; do case "$line" in *\"never\"*) ;;
+        *) id=${line#*\"id\":\"}; echo "{\"id\":\"${id%%\"*}\",\"payload\":1}";; esac; done"#;
+    let _worker = worker(&dev, &["--answer-within", "500ms"], script);
+    assert_eq!(dev.post("/jobs/work", "1").await, (200, json!(1)));
+    let others = async {
+        loop {
+            assert_eq!(dev.post("/jobs/work", "1").await, (200, json!(1)));
+        }
+    };
+    tokio::select! {
+        left_out = request(&dev, r#""never""#) => {
+            let said = left_out.failed(1, "program-died");
+            assert!(said.contains("did not answer within 500ms"), "{said}");
+        }
+        () = others => (),
+    }
+}
+
+#[tokio::test]
 async fn a_program_that_keeps_dying_before_it_reads_ends_the_worker_and_keeps_the_messages() {
     let script = "exit 7";
     let dev = Dev::start(&[]).await;
