@@ -11,6 +11,7 @@ use clap::Args;
 use http::StatusCode;
 use streamerson::{IntoReply, NoReply, Problem, Request, Worker};
 use streamerson_core::{Name, Start, Topic};
+use tokio::sync::oneshot;
 
 use crate::endpoint::BrokerArgs;
 use crate::failure::{Failure, Result};
@@ -220,30 +221,54 @@ impl Responder {
                 .into_reply(),
             },
             By::Program(program) => {
-                let asking = ask(program, &request);
+                let (given, mut was_given) = oneshot::channel();
+                let asking = ask(program, &request, given);
                 let Some(left) = request.deadline().remaining() else {
                     return asking.await;
                 };
-                tokio::time::timeout(left, asking)
-                    .await
-                    .unwrap_or_else(|_| {
-                        let detail = "the deadline passed before the program answered";
-                        Problem::new(StatusCode::GATEWAY_TIMEOUT, "deadline-passed", detail)
-                            .into_reply()
-                    })
+                if let Ok(reply) = tokio::time::timeout(left, asking).await {
+                    return reply;
+                }
+                // Closed first: from here on it is not given to the program any more.
+                was_given.close();
+                // Whoever had it before may have given it to a program, too.
+                let begun = was_given.try_recv().is_ok() || request.attempt() > 1;
+                too_late(begun).into_reply()
             }
         }
     }
 }
 
-async fn ask(program: &Program, request: &Request) -> streamerson::Reply {
+/// The answer at the deadline. For what has `begun` it is the one that the caller's own end gives at that moment: it must
+/// not depend on which of them is first.
+fn too_late(begun: bool) -> Problem {
+    let (code, detail) = match begun {
+        true => (
+            "no-reply-in-time",
+            "the program did not answer before the deadline; the message may have been handled, or may still be",
+        ),
+        false => (
+            "deadline-passed",
+            "the deadline passed before the program was given the message; nothing happened",
+        ),
+    };
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, code, detail)
+}
+
+/// Has the program answer; `given` is told when it is given the message.
+async fn ask(
+    program: &Program,
+    request: &Request,
+    given: oneshot::Sender<()>,
+) -> streamerson::Reply {
     let question = line::question(request.message());
     let id = &request.message().id;
     let waited_for = request.message().reply_to().is_some();
     let mut tries = if waited_for { TRIES } else { 1 };
+    let mut given = Some(given);
     loop {
         tries -= 1;
-        let problem = match program.ask(id, question.clone()).await {
+        let problem = match program.ask(id, question.clone(), given.take()).await {
             Ok(Answer::Payload(json)) => return streamerson::Reply::new(json),
             Ok(Answer::Problem(problem)) => return problem.into_reply(),
             Ok(Answer::Unusable(why)) => ("invalid-reply", why),

@@ -79,17 +79,27 @@ impl Program {
         Ok((Program { lanes }, Running { keepers }))
     }
 
-    /// Asks the process that has the least to do. Once the program is given up this never completes, so that whoever
+    /// Asks the process that has the least to do; `given` is told when it is given the message. Once the program is given up this never completes, so that whoever
     /// asks keeps what it has until it is dropped, and other workers get it.
-    pub(crate) async fn ask(&self, id: &ByteString, question: Bytes) -> Result<Answer, Died> {
+    pub(crate) async fn ask(
+        &self,
+        id: &ByteString,
+        question: Bytes,
+        given: Option<oneshot::Sender<()>>,
+    ) -> Result<Answer, Died> {
         let load = |lane: &&Lane| lane.open.load(Ordering::Relaxed);
         let Some(lane) = self.lanes.iter().min_by_key(load) else {
             return pending().await;
         };
         let _open = Open::count(&lane.open);
         let (done, answer) = oneshot::channel();
-        let id = id.clone();
-        if lane.jobs.send(Job { id, question, done }).await.is_err() {
+        let job = Job {
+            id: id.clone(),
+            question,
+            given,
+            done,
+        };
+        if lane.jobs.send(job).await.is_err() {
             return pending().await;
         }
         match answer.await {

@@ -22,7 +22,18 @@ pub(crate) struct Job {
     /// The id of the message.
     pub(crate) id: ByteString,
     pub(crate) question: Bytes,
+    /// Told when a process is given the message for the first time, which it is not if nobody listens any more: so that
+    /// who gives up knows whether it was.
+    pub(crate) given: Option<oneshot::Sender<()>>,
     pub(crate) done: oneshot::Sender<Result<Answer, Died>>,
+}
+
+impl Job {
+    /// Tells that a process is given the message. False when nobody waits for it any more.
+    fn give(&mut self) -> bool {
+        let heard = self.given.take().is_none_or(|given| given.send(()).is_ok());
+        heard && !self.done.is_closed()
+    }
 }
 
 /// The open questions of one program.
@@ -52,7 +63,7 @@ impl Queue {
 
     /// The next question for the running process, which gets it `now`; what nobody waits for any more is left out.
     pub(crate) fn ask(&mut self, now: Instant) -> Option<Bytes> {
-        while self.jobs.get(self.asked)?.done.is_closed() {
+        while !self.jobs.get_mut(self.asked)?.give() {
             self.jobs.remove(self.asked);
         }
         let job = self.jobs.get(self.asked)?;
@@ -162,6 +173,7 @@ mod tests {
                 queue.push(Job {
                     id: ByteString::from_static(question),
                     question: Bytes::from_static(question.as_bytes()),
+                    given: None,
                     done,
                 });
                 receiver
@@ -261,6 +273,24 @@ mod tests {
         assert!(queue.answer(payload("1"), Instant::now()).is_ok());
         assert!(queue.answer(payload("2"), Instant::now()).is_ok());
         assert_eq!(waiters[0].try_recv().unwrap(), Ok(payload("2")));
+    }
+
+    #[test]
+    fn who_gives_up_before_a_question_was_given_keeps_it_from_being() {
+        let (mut queue, _waiters) = queue(&["a", "b"]);
+        let (given, mut first) = oneshot::channel();
+        queue.jobs[0].given = Some(given);
+        let (given, mut second) = oneshot::channel();
+        queue.jobs[1].given = Some(given);
+        second.close();
+        assert_eq!(queue.ask(Instant::now()).unwrap(), "a");
+        assert_eq!(queue.ask(Instant::now()), None);
+        first.close();
+        assert!(first.try_recv().is_ok());
+        assert!(second.try_recv().is_err());
+        // Another process is given again what one was given.
+        queue.replaced();
+        assert_eq!(queue.ask(Instant::now()).unwrap(), "a");
     }
 
     #[test]

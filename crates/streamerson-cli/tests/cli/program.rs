@@ -1,8 +1,11 @@
 //! `reply -- CMD`: programs that answer, fail, hang, and die.
 
 use serde_json::json;
+use streamerson::Client;
+use streamerson_core::{Message, Meta, Topic};
+use tokio::time::Instant;
 
-use crate::support::{Dev, PATIENCE, Running, run};
+use crate::support::{Dev, PATIENCE, Place, Running, run};
 
 /// Starts `reply TOPIC work` with a shell script as the program.
 fn worker(dev: &Dev, options: &[&str], script: &str) -> Running {
@@ -217,14 +220,41 @@ async fn a_program_that_hangs_is_killed_with_what_it_started() {
     let sleeper = std::fs::read_to_string(&pid).unwrap();
     let process = format!("/proc/{}/stat", sleeper.trim());
     let running = |stat: String| !stat.contains(") Z ");
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while std::fs::read_to_string(&process).is_ok_and(running) {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "the sleeper still runs"
-        );
+        assert!(Instant::now() < deadline, "the sleeper still runs");
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn at_its_deadline_a_request_is_told_whether_the_program_has_it() {
+    let place = Place::dev().await;
+    let client = Client::open(place.broker.clone()).await.unwrap();
+    let options = ["--concurrency", "1", "--broker", &place.url];
+    let program = ["--", "sh", "-c", "while read -r line; do :; done"];
+    let reply = ["reply", "jobs", "work"].iter();
+    let mut worker = Running::start(reply.chain(&options).chain(&program));
+    worker.line("answering").await;
+    let answered = async || {
+        let soon = client.broker_unix_ms() + 2_000;
+        let meta = Meta {
+            exp: Some(soon),
+            ..Meta::default()
+        };
+        // Its own answer at the deadline must not come before that of the worker.
+        let patience = Instant::now() + PATIENCE;
+        let message = Message::new("work", "1").with_meta(&meta);
+        let jobs = Topic::new("jobs").unwrap();
+        let answer = client.dispatch(jobs, message, patience).await.unwrap();
+        let meta = answer.parse_meta().unwrap();
+        (meta.status.unwrap(), meta.err.unwrap().code.to_string())
+    };
+    let unknown = (504, "no-reply-in-time".to_owned());
+    assert_eq!(answered().await, unknown);
+    // The program still owes the first one its answer, and is not given another.
+    let nothing_happened = (504, "deadline-passed".to_owned());
+    assert_eq!(answered().await, nothing_happened);
 }
 
 #[tokio::test]
