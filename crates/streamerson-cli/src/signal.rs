@@ -9,8 +9,31 @@ use crate::output::message;
 /// What a shell reports of a process that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
 
-/// A token that the first signal cancels.
+/// What the signals ask for.
+pub(crate) struct Signals {
+    /// Cancelled by the first: to finish.
+    pub(crate) finish: CancellationToken,
+    /// Cancelled by the second: to [`exit`] at once.
+    pub(crate) end: CancellationToken,
+}
+
+/// A token that the first signal cancels; the second ends this process.
 pub(crate) fn shutdown() -> Result<CancellationToken> {
+    let Signals { finish, end } = signals()?;
+    tokio::spawn(async move {
+        end.cancelled().await;
+        exit()
+    });
+    Ok(finish)
+}
+
+/// Ends this process as the second signal asks for.
+pub(crate) fn exit() -> ! {
+    std::process::exit(INTERRUPTED)
+}
+
+/// Both signals, for who has something to do before the end.
+pub(crate) fn signals() -> Result<Signals> {
     let failed = |error| {
         Failure::new(
             Exit::Failed,
@@ -20,20 +43,22 @@ pub(crate) fn shutdown() -> Result<CancellationToken> {
     };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let token = CancellationToken::new();
-    let shutdown = token.clone();
+    let (finish, end) = (CancellationToken::new(), CancellationToken::new());
+    let signals = Signals {
+        finish: finish.clone(),
+        end: end.clone(),
+    };
     tokio::spawn(async move {
-        for first in [true, false] {
+        for token in [&finish, &end] {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            if first {
+            if !finish.is_cancelled() {
                 message("stopping: finishing what is in flight (Ctrl-C again stops at once)");
-                shutdown.cancel();
             }
+            token.cancel();
         }
-        std::process::exit(INTERRUPTED);
     });
-    Ok(token)
+    Ok(signals)
 }

@@ -12,6 +12,7 @@ use http::StatusCode;
 use streamerson::{IntoReply, NoReply, Problem, Request, Worker};
 use streamerson_core::{Name, Start, Topic};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::endpoint::BrokerArgs;
 use crate::failure::{Failure, Result};
@@ -112,14 +113,35 @@ enum By {
 
 impl Reply {
     pub(crate) async fn run(self) -> Result<()> {
+        // Before the program is started: a signal in between would leave it behind.
+        let signals = signal::signals()?;
         let group = self.group()?;
         let (by, mut running) = self.responder()?;
-        let broker = self.broker.connect().await?;
+        tokio::select! {
+            ended = self.serve(&group, by, &mut running, signals.finish) => ended,
+            () = signals.end.cancelled() => {
+                running.kill().await;
+                signal::exit()
+            }
+        }
+    }
+
+    /// Answers until `shutdown`.
+    async fn serve(
+        &self,
+        group: &Name,
+        by: By,
+        running: &mut Running,
+        shutdown: CancellationToken,
+    ) -> Result<()> {
+        let broker = tokio::select! {
+            connected = self.broker.connect() => connected?,
+            () = shutdown.cancelled() => return Ok(()),
+        };
         let responder = Responder {
             kind: self.kind.as_str().into(),
             by,
         };
-        let shutdown = signal::shutdown()?;
         let (topic, partitions) = (&self.topic, broker.partitions(&self.topic).await?);
         let divided = match partitions {
             0 => String::new(),

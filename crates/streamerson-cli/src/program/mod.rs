@@ -120,6 +120,11 @@ impl Running {
         Ok(())
     }
 
+    /// Kills the processes, with what they started.
+    pub(crate) async fn kill(&mut self) {
+        self.keepers.shutdown().await;
+    }
+
     /// Waits until a process keeps dying.
     pub(crate) async fn failed(&mut self) -> Failure {
         match self.ended().await {

@@ -39,7 +39,6 @@ impl Process {
             .stdout(Stdio::piped())
             // Ctrl-C is for us: the program must be able to answer what it has been asked.
             .process_group(0)
-            .kill_on_drop(true)
             .spawn()?;
         let stdin = child.stdin.take();
         let stdout = child
@@ -116,6 +115,12 @@ impl Process {
 
     /// Ends the process, and what it started, at once.
     pub(crate) async fn kill(mut self) {
+        self.kill_group();
+        let _ = self.child.wait().await;
+    }
+
+    fn kill_group(&self) {
+        // None once its end is known: then its id may be another's.
         let group = self
             .child
             .id()
@@ -124,7 +129,13 @@ impl Process {
             // It may have ended meanwhile.
             let _ = kill_process_group(group, Signal::KILL);
         }
-        let _ = self.child.wait().await;
+    }
+}
+
+impl Drop for Process {
+    /// Whoever lets go of a process that has not ended must not leave it, nor what it started, behind.
+    fn drop(&mut self) {
+        self.kill_group();
     }
 }
 

@@ -1,5 +1,7 @@
 //! `reply -- CMD`: programs that answer, fail, hang, and die.
 
+use std::path::Path;
+
 use serde_json::json;
 use streamerson::Client;
 use streamerson_core::{Message, Meta, Topic};
@@ -207,6 +209,18 @@ async fn a_message_nobody_waits_for_that_kills_the_program_ends_in_the_dead_lett
     assert_eq!(request(&dev, r#""good""#).await.ok(), "1\n");
 }
 
+/// Waits until the process whose id is in the file at `pid` has ended.
+async fn ends(pid: &Path) {
+    let pid = std::fs::read_to_string(pid).unwrap();
+    let process = format!("/proc/{}/stat", pid.trim());
+    let running = |stat: String| !stat.contains(") Z ");
+    let deadline = Instant::now() + PATIENCE;
+    while std::fs::read_to_string(&process).is_ok_and(running) {
+        assert!(Instant::now() < deadline, "{process} still runs");
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_program_that_hangs_is_killed_with_what_it_started() {
     let dev = Dev::start(&[]).await;
@@ -217,14 +231,7 @@ async fn a_program_that_hangs_is_killed_with_what_it_started() {
     request(&dev, "{}").await.failed(1, "program-died");
     worker.process.terminate();
     assert_eq!(worker.ended().await.0, 0);
-    let sleeper = std::fs::read_to_string(&pid).unwrap();
-    let process = format!("/proc/{}/stat", sleeper.trim());
-    let running = |stat: String| !stat.contains(") Z ");
-    let deadline = Instant::now() + PATIENCE;
-    while std::fs::read_to_string(&process).is_ok_and(running) {
-        assert!(Instant::now() < deadline, "the sleeper still runs");
-        tokio::task::yield_now().await;
-    }
+    ends(&pid).await;
 }
 
 #[tokio::test]
@@ -346,6 +353,27 @@ async fn sigterm_lets_the_program_finish_its_message() {
     };
     let (answer, code) = tokio::join!(request, finish);
     assert_eq!((answer.ok().as_str(), code), ("1\n", 0));
+}
+
+#[tokio::test]
+async fn a_second_signal_kills_the_program_with_what_it_started() {
+    let dev = Dev::start(&[]).await;
+    let file = |name: &str| dev.directory.path().join(name);
+    let (shell, sleeper) = (file("shell"), file("sleeper"));
+    let script = format!(
+        "read -r line; echo $$ > {}; sleep 1000 & echo $! > {}; echo got >&2; wait",
+        shell.display(),
+        sleeper.display()
+    );
+    let mut worker = worker(&dev, &[], &script);
+    dev.run(&["send", "jobs", "work"]).await.ok();
+    worker.line("got").await;
+    worker.process.terminate();
+    worker.line("stopping").await;
+    worker.process.terminate();
+    assert_eq!(worker.ended().await.0, 130);
+    ends(&shell).await;
+    ends(&sleeper).await;
 }
 
 #[tokio::test]
