@@ -46,9 +46,9 @@ enum End {
 impl Keeper {
     pub(crate) fn new(spec: Arc<Spec>, jobs: mpsc::Receiver<Job>) -> Keeper {
         Keeper {
+            queue: Queue::new(spec.depth),
             spec,
             jobs,
-            queue: Queue::default(),
             deaths: 0,
         }
     }
@@ -85,23 +85,21 @@ impl Keeper {
         }
     }
 
-    /// Lets `process` answer until it ends, or nobody asks any more.
+    /// Lets `process` answer until it ends, or nobody asks any more: then nobody waits for what it still owes, either.
     async fn serve(&mut self, mut process: Process) -> End {
-        let mut open = true;
         loop {
             while let Some(question) = self.queue.ask(Instant::now()) {
                 process.put(&question);
             }
-            if !open && self.queue.is_empty() {
-                process.finish().await;
-                return End::Finished;
-            }
             let waiting_since = self.queue.waiting_since();
             let overdue = waiting_since.map(|since| since + self.spec.answer_within);
             tokio::select! {
-                job = self.jobs.recv(), if open && self.queue.len() < self.spec.depth => match job {
+                job = self.jobs.recv() => match job {
                     Some(job) => self.queue.push(job),
-                    None => open = false,
+                    None => {
+                        process.finish().await;
+                        return End::Finished;
+                    }
                 },
                 line = process.next() => {
                     let Some(line) = line else {
@@ -145,13 +143,9 @@ impl Keeper {
         loop {
             tokio::select! {
                 () = sleep_until(until) => return true,
-                job = self.jobs.recv(), if self.queue.len() < self.spec.depth => match job {
+                job = self.jobs.recv() => match job {
                     Some(job) => self.queue.push(job),
-                    None if self.queue.is_empty() => return false,
-                    None => {
-                        sleep_until(until).await;
-                        return true;
-                    }
+                    None => return false,
                 },
             }
         }

@@ -89,13 +89,20 @@ impl Process {
         self.outgoing.len() + usize::try_from(in_pipe).unwrap_or(usize::MAX)
     }
 
-    /// Ends a process that owes nothing: closes its stdin, and waits for a while.
+    /// Ends a process whose answers nobody waits for: closes its stdin, and waits for a while.
     pub(crate) async fn finish(mut self) {
         self.stdin = None;
-        if tokio::time::timeout(GRACE, self.child.wait())
-            .await
-            .is_err()
-        {
+        let Process { child, lines, .. } = &mut self;
+        let ended = async {
+            loop {
+                tokio::select! {
+                    _ = child.wait() => return,
+                    // It may still answer what it has read: a full pipe must not keep it from its end.
+                    Ok(Some(_)) = lines.next() => (),
+                }
+            }
+        };
+        if tokio::time::timeout(GRACE, ended).await.is_err() {
             tracing::warn!("the program did not end when its input did, and was killed");
             self.kill().await;
         }

@@ -37,8 +37,10 @@ impl Job {
 }
 
 /// The open questions of one program.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Queue {
+    /// How many the running process is asked before it answers the first.
+    depth: usize,
     jobs: VecDeque<Job>,
     /// How many of them the running process has been asked.
     asked: usize,
@@ -49,20 +51,35 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
+    /// No questions yet; `depth` is how many a process is asked before it answers the first.
+    pub(crate) fn new(depth: usize) -> Queue {
+        Queue {
+            depth,
+            jobs: VecDeque::new(),
+            asked: 0,
+            names: false,
+            since: None,
+        }
+    }
+
+    /// Adds `job`. What nobody waits for any more goes: while a process hangs, only as many questions are kept beside those it
+    /// was asked as there are who wait.
     pub(crate) fn push(&mut self, job: Job) {
+        let mut asked = self.asked;
+        self.jobs.retain(|job| {
+            let was_asked = asked > 0;
+            asked = asked.saturating_sub(1);
+            was_asked || !job.done.is_closed()
+        });
         self.jobs.push_back(job);
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.jobs.len()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
-    }
-
-    /// The next question for the running process, which gets it `now`; what nobody waits for any more is left out.
+    /// The next question for the running process, if it may be asked one, which gets it `now`; what nobody waits for any
+    /// more is left out.
     pub(crate) fn ask(&mut self, now: Instant) -> Option<Bytes> {
+        if self.asked == self.depth {
+            return None;
+        }
         while !self.jobs.get_mut(self.asked)?.give() {
             self.jobs.remove(self.asked);
         }
@@ -165,7 +182,7 @@ mod tests {
     use super::*;
 
     fn queue(questions: &[&'static str]) -> (Queue, Vec<oneshot::Receiver<Result<Answer, Died>>>) {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(3);
         let receivers = questions
             .iter()
             .map(|question| {
@@ -298,7 +315,26 @@ mod tests {
         let (mut queue, mut waiters) = queue(&["a"]);
         died(&mut queue);
         assert!(waiters[0].try_recv().is_err());
-        assert_eq!(queue.len(), 1);
+        assert_eq!(queue.jobs.len(), 1);
+    }
+
+    #[test]
+    fn a_process_is_asked_no_more_than_it_may_be_and_what_is_given_up_meanwhile_goes() {
+        let (mut queue, mut waiters) = queue(&["a", "b", "c", "d", "e"]);
+        while queue.ask(Instant::now()).is_some() {}
+        assert_eq!(queue.asked, 3);
+        // Given up: "a", which was asked, and "d", which was not.
+        drop(waiters.remove(3));
+        drop(waiters.remove(0));
+        let (done, _waiter) = oneshot::channel();
+        queue.push(Job {
+            id: "f".into(),
+            question: "f".into(),
+            given: None,
+            done,
+        });
+        let kept: Vec<_> = queue.jobs.iter().map(|job| &*job.id).collect();
+        assert_eq!(kept, ["a", "b", "c", "e", "f"]);
     }
 
     #[test]

@@ -377,6 +377,21 @@ async fn a_second_signal_kills_the_program_with_what_it_started() {
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_for_answers_that_nobody_waits_for() {
+    let dev = Dev::start(&[]).await;
+    let options = ["--concurrency", "1", "--answer-within", "60m"];
+    let script = "while read -r line; do echo got >&2; done; echo ended >&2";
+    let mut worker = worker(&dev, &options, script);
+    worker.line("answering").await;
+    let request = ["request", "jobs", "work", "--timeout", "2s"];
+    let (given_up, _) = tokio::join!(dev.run(&request), worker.line("got"));
+    given_up.failed(124, "no-reply-in-time");
+    worker.process.terminate();
+    worker.line("ended").await;
+    assert_eq!(worker.ended().await.0, 0);
+}
+
+#[tokio::test]
 async fn the_message_of_a_killed_worker_goes_to_another() {
     let dev = Dev::start(&[]).await;
     let mut first = worker(&dev, &[], "read -r line; echo started >&2; read -r line");
