@@ -10,13 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::BoxFuture;
 
 use crate::lease::{Fence, Leases};
 use crate::message::Foreign;
 use crate::retention::{Retention, Trimmed};
 use crate::stats::{Incidents, TopicStats};
-use crate::time::unix_ms;
 use crate::upkeep::Upkeep;
 use crate::{Durability, Message, Name, Position, Result, Start, Topic};
 
@@ -31,10 +30,9 @@ pub trait Broker: Leases + Upkeep + Debug + Send + Sync + 'static {
     }
 
     /// What the broker's wall clock says, in milliseconds since 1970: the one that deadlines are judged by, because those
-    /// of the machines around it may be hours apart. A broker in this process has the clock of this process.
-    fn time(&self) -> BoxFuture<'_, Result<u64>> {
-        std::future::ready(Ok(unix_ms())).boxed()
-    }
+    /// of the machines around it may be hours apart. A broker in this process has the clock of this process; one that wraps
+    /// another has that of the other, which is why there is no default.
+    fn time(&self) -> BoxFuture<'_, Result<u64>>;
 
     /// Appends each message to its topic, creating topics as needed, and answers positions in the order of the batch
     /// once they are stored at the broker's durability class. Messages of one batch to one topic keep their order.

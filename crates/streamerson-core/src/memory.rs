@@ -72,6 +72,10 @@ impl Broker for MemoryBroker {
         &CAPABILITIES
     }
 
+    fn time(&self) -> BoxFuture<'_, Result<u64>> {
+        ready(Ok(self.shared.now().unix_ms)).boxed()
+    }
+
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Position>>> {
         let positions = self.shared.with_all(|topics, now| {
             let batch = batch.into_iter();

@@ -108,6 +108,10 @@ impl Broker for EmbeddedBroker {
         self.engine.counts().read()
     }
 
+    fn time(&self) -> BoxFuture<'_, Result<u64>> {
+        std::future::ready(Ok(unix_ms())).boxed()
+    }
+
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Position>>> {
         self.engine.append_messages(batch)
     }

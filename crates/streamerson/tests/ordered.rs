@@ -929,6 +929,10 @@ impl Broker for Cut {
         self.broker.capabilities()
     }
 
+    fn time(&self) -> BoxFuture<'_, Result<u64>> {
+        self.broker.time()
+    }
+
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Position>>> {
         self.broker.append(batch)
     }

@@ -347,6 +347,10 @@ impl Broker for TestBroker {
         self.memory.capabilities()
     }
 
+    fn time(&self) -> BoxFuture<'_, Result<u64>> {
+        self.memory.time()
+    }
+
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Position>>> {
         let failed = |error: Error| std::future::ready(vec![Err(error); batch.len()]).boxed();
         let fault = *self.fault.lock();

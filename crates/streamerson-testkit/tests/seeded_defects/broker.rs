@@ -103,6 +103,10 @@ impl Broker for Broken {
         self.inner.capabilities()
     }
 
+    fn time(&self) -> BoxFuture<'_, Result<u64>> {
+        self.inner.time()
+    }
+
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Position>>> {
         self.append_badly(batch).boxed()
     }

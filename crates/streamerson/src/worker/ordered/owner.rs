@@ -426,6 +426,10 @@ mod tests {
             self.broker.capabilities()
         }
 
+        fn time(&self) -> BoxFuture<'_, Result<u64>> {
+            self.broker.time()
+        }
+
         fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Position>>> {
             self.broker.append(batch)
         }
