@@ -28,14 +28,16 @@ local function lease(stream, name)
   return tonumber(epoch), holder, math.min(ends - now(), tonumber(ttl)), tonumber(ends)
 end
 
--- What is answered to a member that does not hold the lease at this epoch any more. Without a name there is no fence.
+-- What is answered to a member that does not hold the lease at this epoch any more. Without a name there is no fence. Without
+-- a member it is for whoever was given that epoch: there is one.
 local function fenced(stream, member, name, epoch)
   if name == '' then
     return nil
   end
   local current, holder, remaining = lease(stream, name)
-  if remaining <= 0 or holder ~= member or current ~= tonumber(epoch) then
-    return redis.error_reply('FENCED the lease ' .. name .. ' is not held by ' .. member .. ' at epoch ' .. epoch)
+  if remaining <= 0 or holder ~= (member or holder) or current ~= tonumber(epoch) then
+    local by = member and ' by ' .. member or ''
+    return redis.error_reply('FENCED the lease ' .. name .. ' is not held' .. by .. ' at epoch ' .. epoch)
   end
 end
 -- What is stored of a group, in the hash of its topic, as "CHECKPOINT CLOCK GENERATION BEHIND": everything up to the

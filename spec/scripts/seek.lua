@@ -1,4 +1,4 @@
--- streamerson:seek:1
+-- streamerson:seek:2
 local call, argv, keys = redis.call, ARGV, KEYS
 local clock
 
@@ -15,6 +15,30 @@ end
 local function stamp()
   local time = call('TIME')
   return string.format('%016.0f', time[1] * 1000000 + time[2])
+end
+-- A lease is stored as "EPOCH END TTL HOLDER", times in ms.
+-- Answers the epoch, the holder and the ms that remain. A clock that went back must not prolong a lease: nobody is
+-- given more than the time he asked for.
+local function lease(stream, name)
+  local stored = call('HGET', stream .. ':leases', name)
+  if not stored then
+    return 0, '', 0, 0
+  end
+  local epoch, ends, ttl, holder = string.match(stored, '^(%d+) (%d+) (%d+) (.*)$')
+  return tonumber(epoch), holder, math.min(ends - now(), tonumber(ttl)), tonumber(ends)
+end
+
+-- What is answered to a member that does not hold the lease at this epoch any more. Without a name there is no fence. Without
+-- a member it is for whoever was given that epoch: there is one.
+local function fenced(stream, member, name, epoch)
+  if name == '' then
+    return nil
+  end
+  local current, holder, remaining = lease(stream, name)
+  if remaining <= 0 or holder ~= (member or holder) or current ~= tonumber(epoch) then
+    local by = member and ' by ' .. member or ''
+    return redis.error_reply('FENCED the lease ' .. name .. ' is not held' .. by .. ' at epoch ' .. epoch)
+  end
 end
 -- What is stored of a group, in the hash of its topic, as "CHECKPOINT CLOCK GENERATION BEHIND": everything up to the
 -- checkpoint is settled; when that was written (ms); when the group began (a stamp); until when the clock, which went
@@ -102,10 +126,15 @@ local function give_back(stream, delays, group, member)
   until #page == 0
   return released
 end
--- Lets a group go on elsewhere; creates it, and its stream, if needed. KEYS: stream. ARGV: group, where (an entry, or $).
+-- Lets a group go on elsewhere; creates it, and its stream, if needed. KEYS: stream. ARGV: group, where (an entry, or $),
+-- fence lease or empty, fence epoch.
 -- What comes again is taken from who holds it: XREADGROUP would give it to another and forget how often it was delivered, but
 -- the settlement of the one would end that of the other.
 local stream, group, start = keys[1], argv[1], argv[2]
+local refused = fenced(stream, nil, argv[3], argv[4])
+if refused then
+  return refused
+end
 local last, failed = delivered(stream, group)
 if failed then
   return failed

@@ -94,9 +94,18 @@ impl LeaseTable {
 
     /// Whether `holder` may act under `fence`: it holds that lease, at that epoch, now.
     pub fn admits(&self, fence: &Fence, holder: &Name, now: Millis) -> bool {
-        self.holdings.get(&fence.lease).is_some_and(|holding| {
-            holding.holder == *holder && holding.epoch == fence.epoch && holding.until > now
-        })
+        let holding = self.holding(fence, now);
+        holding.is_some_and(|holding| holding.holder == *holder)
+    }
+
+    /// Whether that lease is held at that epoch, now: by whom it was given to, because an epoch is given once.
+    pub fn is_held(&self, fence: &Fence, now: Millis) -> bool {
+        self.holding(fence, now).is_some()
+    }
+
+    fn holding(&self, fence: &Fence, now: Millis) -> Option<&Holding> {
+        let holding = self.holdings.get(&fence.lease)?;
+        (holding.epoch == fence.epoch && holding.until > now).then_some(holding)
     }
 
     /// The lease `name`, if it is held.
@@ -227,6 +236,7 @@ mod tests {
                     for (epoch, (_, by, until)) in given.iter().filter(|(_, (at, _, _))| *at == l) {
                         let fence = Fence { lease: of.clone(), epoch: *epoch };
                         prop_assert_eq!(leases.admits(&fence, &holders[*by], now), *until > now);
+                        prop_assert_eq!(leases.is_held(&fence, now), *until > now);
                         may_act += usize::from(*until > now);
                     }
                     prop_assert!(may_act <= 1);

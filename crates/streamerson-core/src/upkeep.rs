@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use crate::lease::Fence;
 use crate::{Append, Entry, Name, Position, Result, Start, Topic};
 
 /// The upkeep of topics and groups.
@@ -30,11 +31,16 @@ pub trait Upkeep {
     /// Lets a group go on elsewhere, backwards too; creates it, and its topic, if needed. What is pending up to there stays so.
     /// What comes again comes as if for the first time: it is taken from who holds it, and their settlements of it are
     /// [`Fenced`](crate::ErrorKind::Fenced).
+    ///
+    /// With a `fence` only while that lease is held at that epoch, which is looked up in the same step: otherwise it is
+    /// [`Fenced`](crate::ErrorKind::Fenced), and nothing happened. So who may have been taken for dead cannot undo what its
+    /// successor did.
     fn seek<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Name,
         to: Start,
+        fence: Option<&'a Fence>,
     ) -> BoxFuture<'a, Result<()>>;
 
     /// Takes one entry out of a topic, and appends `outputs` in the same step. `false`: it is not there, and nothing

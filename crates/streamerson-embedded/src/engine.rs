@@ -342,7 +342,26 @@ impl Engine {
 
     /// Moves a group's cursor, backwards too. `NotFound` when there is no such group.
     pub(crate) async fn seek_group(&self, key: &GroupKey, start: Start) -> Result<()> {
-        let change = Change::SeekGroup(key.clone(), start);
+        self.seek_by(key, Change::SeekGroup(key.clone(), start))
+            .await
+    }
+
+    /// The same; it begins there, and its topic too, if needed. By who holds the lease of `fence`, if there is one.
+    pub(crate) async fn begin_or_seek(
+        &self,
+        key: &GroupKey,
+        start: Start,
+        fence: Option<&Fence>,
+    ) -> Result<()> {
+        let change = Change::BeginOrSeek {
+            key: key.clone(),
+            start,
+            fence: fence.cloned(),
+        };
+        self.seek_by(key, change).await
+    }
+
+    async fn seek_by(&self, key: &GroupKey, change: Change) -> Result<()> {
         self.change(change).await?;
         if let Some(marks) = &self.inner.shared.marks {
             marks.set(key, self.with_group(key, |group, _| group.cursor())?);

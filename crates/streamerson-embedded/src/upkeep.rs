@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use streamerson_core::group::{Held, Holding};
-use streamerson_core::lease::{Lease, Leases};
+use streamerson_core::lease::{Fence, Lease, Leases};
 use streamerson_core::time::{Millis, millis};
 use streamerson_core::upkeep::{Pending, Upkeep};
 use streamerson_core::{Append, Entry, Error, Name, Position, Result, Start, Topic};
@@ -78,13 +78,11 @@ impl Upkeep for EmbeddedBroker {
         topic: &'a Topic,
         group: &'a Name,
         to: Start,
+        fence: Option<&'a Fence>,
     ) -> BoxFuture<'a, Result<()>> {
         async move {
             let key = key(topic, group);
-            if self.engine().create_group(&key, to).await? {
-                return Ok(());
-            }
-            self.engine().seek_group(&key, to).await
+            self.engine().begin_or_seek(&key, to, fence).await
         }
         .boxed()
     }

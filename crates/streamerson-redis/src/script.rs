@@ -40,7 +40,7 @@ pub(crate) static LEASE: LazyLock<Script> = script!("lease:1": "time", "fence", 
 /// What is delivered and not settled.
 pub(crate) static PENDING: LazyLock<Script> = script!("pending:1": "time", "pending");
 /// Lets a group go on elsewhere.
-pub(crate) static SEEK: LazyLock<Script> = script!("seek:1": "time", "group", "seek");
+pub(crate) static SEEK: LazyLock<Script> = script!("seek:2": "time", "fence", "group", "seek");
 /// Removes what is no longer wanted.
 pub(crate) static REMOVE: LazyLock<Script> = script!("remove:1": "time", "group", "remove");
 /// Divides a topic.

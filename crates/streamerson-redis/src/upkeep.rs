@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use streamerson_core::lease::{Lease, Leases};
+use streamerson_core::lease::{Fence, Lease, Leases};
 use streamerson_core::upkeep::{Pending, Upkeep};
 use streamerson_core::{
     Append, Entry, Error, ErrorKind, Name, Position, Result, Start, Topic, partition,
@@ -175,6 +175,7 @@ impl Upkeep for RedisBroker {
         topic: &'a Topic,
         group: &'a Name,
         to: Start,
+        fence: Option<&'a Fence>,
     ) -> BoxFuture<'a, Result<()>> {
         async move {
             let to = match to {
@@ -183,7 +184,11 @@ impl Upkeep for RedisBroker {
                 Start::After(position) => position.to_string(),
             };
             let about = format!("moving group {group} of topic {topic}");
-            let arguments = [group.as_str(), &to];
+            let (lease, epoch) = match fence {
+                Some(fence) => (fence.lease.as_str(), fence.epoch.to_string()),
+                None => ("", String::new()),
+            };
+            let arguments = [group.as_str(), &to, lease, &epoch];
             self.ask(&script::SEEK, topic, &arguments, about)
                 .await
                 .map(drop)

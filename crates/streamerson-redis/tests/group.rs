@@ -30,7 +30,10 @@ async fn a_group_may_be_moved_behind_every_position() {
     let mut ada = join(&broker, &orders, "ada", LONG).await;
     let held = one(&mut ada).await;
     let end = Start::After(Position::new(u64::MAX, u64::MAX));
-    broker.seek(&orders, &name("group"), end).await.unwrap();
+    broker
+        .seek(&orders, &name("group"), end, None)
+        .await
+        .unwrap();
     let batch = vec![Settlement::complete(held.receipt)];
     ada.settler().settle(batch).await.remove(0).unwrap();
 }

@@ -19,7 +19,7 @@ macro_rules! pass_on_upkeep {
                 after: ::streamerson_core::Position, max: usize)
                 -> ::std::vec::Vec<::streamerson_core::Pending>;
             seek(topic: &'a ::streamerson_core::Topic, group: &'a ::streamerson_core::Name,
-                to: ::streamerson_core::Start) -> ();
+                to: ::streamerson_core::Start, fence: ::std::option::Option<&'a ::streamerson_core::Fence>) -> ();
             take(topic: &'a ::streamerson_core::Topic, position: ::streamerson_core::Position,
                 outputs: ::std::vec::Vec<::streamerson_core::Append>) -> bool;
             remove_group(topic: &'a ::streamerson_core::Topic, group: &'a ::streamerson_core::Name) -> bool;

@@ -263,7 +263,10 @@ mod division {
         broker.divide(&topic("work"), 2).await.unwrap();
         if let Some(at) = at {
             let forwarder = Name::new("streamerson-partitions").unwrap();
-            broker.seek(&topic("work"), &forwarder, at).await.unwrap();
+            broker
+                .seek(&topic("work"), &forwarder, at, None)
+                .await
+                .unwrap();
         }
     }
 

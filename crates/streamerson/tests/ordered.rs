@@ -18,8 +18,8 @@ use streamerson::core::retention::{Retention, Trimmed};
 use streamerson::core::retry::RetryPolicy;
 use streamerson::core::stats::TopicStats;
 use streamerson::core::{
-    Append, Broker, Delivery, Entry, Inbox, Member, Membership, Meta, Name, Pending, Position,
-    Reader, Result, Settler, Start, Topic, Upkeep, partition,
+    Append, Broker, Delivery, Entry, Fence, Inbox, Member, Membership, Meta, Name, Pending,
+    Position, Reader, Result, Settler, Start, Topic, Upkeep, partition,
 };
 use streamerson::{
     Attempt, Client, Json, Message, NoReply, Problem, Publish, Router, State, Worker, connect,
@@ -915,7 +915,7 @@ impl Leases for Cut {
 streamerson_testkit::pass_on! { Cut, broker, Upkeep;
     range(topic: &'a Topic, after: Position, max: usize) -> Vec<Entry>;
     pending(topic: &'a Topic, group: &'a Name, after: Position, max: usize) -> Vec<Pending>;
-    seek(topic: &'a Topic, group: &'a Name, to: Start) -> ();
+    seek(topic: &'a Topic, group: &'a Name, to: Start, fence: Option<&'a Fence>) -> ();
     take(topic: &'a Topic, position: Position, outputs: Vec<Append>) -> bool;
     remove_group(topic: &'a Topic, group: &'a Name) -> bool;
     remove_topic(topic: &'a Topic) -> bool;

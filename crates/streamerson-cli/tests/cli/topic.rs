@@ -299,7 +299,7 @@ async fn a_divided_topic_is_shown_and_trimmed_with_its_partitions(place: Place) 
         place.broker.append(vec![later]).await.remove(0).unwrap();
         place
             .broker
-            .seek(&topic, &name("billing"), Start::Latest)
+            .seek(&topic, &name("billing"), Start::Latest, None)
             .await
             .unwrap();
         let ttl = Duration::from_secs(60);

@@ -11,7 +11,7 @@ use super::shared::Now;
 use super::topic::{GroupState, TopicState};
 use super::topics::no_group;
 use crate::group::{Held, Holding};
-use crate::lease::{Lease, Leases};
+use crate::lease::{Fence, Lease, Leases};
 use crate::time::millis;
 use crate::upkeep::{Pending, Upkeep};
 use crate::{Append, Entry, Error, Name, Position, Result, Start, Topic, partition};
@@ -117,15 +117,23 @@ impl Upkeep for MemoryBroker {
         topic: &'a Topic,
         group: &'a Name,
         to: Start,
+        fence: Option<&'a Fence>,
     ) -> BoxFuture<'a, Result<()>> {
-        self.shared.with(topic, |state, _| {
+        let moved = self.shared.with(topic, |state, now| {
+            if let Some(fence) = fence.filter(|fence| !state.leases.is_held(fence, now.monotonic)) {
+                return Err(Error::fenced(format!(
+                    "the lease {} of topic {topic} is not held at epoch {} any more",
+                    fence.lease, fence.epoch
+                )));
+            }
             let cursor = state.resolve(to);
             let group = state.groups.entry(group.clone());
             let group = group.or_insert_with(|| GroupState::new(cursor));
             group.deliveries.seek(cursor);
             state.changed.notify_waiters();
+            Ok(())
         });
-        ready(Ok(())).boxed()
+        ready(moved).boxed()
     }
 
     fn take<'a>(

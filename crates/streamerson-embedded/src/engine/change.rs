@@ -6,7 +6,7 @@ use streamerson_core::once::Remembered;
 use streamerson_core::retention::Trimmed;
 use streamerson_core::{Error, Name, Position, Result, Start, Topic, partition};
 
-use super::decide::Moment;
+use super::decide::{Moment, check_held};
 use super::op::{Change, Changed};
 use super::state::{After, State, no_group};
 use super::topic::{self, Gone, TopicState};
@@ -28,8 +28,17 @@ pub(crate) fn record(state: &State, change: &Change, moment: Moment) -> Result<O
         group: key.group.clone(),
         cursor: resolve(key, start),
     };
+    let moved = |key: &GroupKey, start| Record::GroupMoved {
+        topic: key.topic.clone(),
+        group: key.group.clone(),
+        cursor: resolve(key, start),
+    };
     Ok(match change {
-        Change::CreateGroup(key, _) | Change::JoinGroup { key, .. } if key.topic.is_inbox() => {
+        Change::CreateGroup(key, _)
+        | Change::JoinGroup { key, .. }
+        | Change::BeginOrSeek { key, .. }
+            if key.topic.is_inbox() =>
+        {
             return Err(Error::invalid(
                 "inbox-has-no-groups",
                 format!(
@@ -62,11 +71,16 @@ pub(crate) fn record(state: &State, change: &Change, moment: Moment) -> Result<O
             })
         }
         Change::SeekGroup(key, _) if !has_group(key) => return Err(no_group(key)),
-        Change::SeekGroup(key, start) => Some(Record::GroupMoved {
-            topic: key.topic.clone(),
-            group: key.group.clone(),
-            cursor: resolve(key, *start),
-        }),
+        Change::SeekGroup(key, start) => Some(moved(key, *start)),
+        Change::BeginOrSeek { key, start, fence } => {
+            if let Some(fence) = fence {
+                check_held(state, &key.topic, fence, moment.now)?;
+            }
+            Some(match has_group(key) {
+                true => moved(key, *start),
+                false => created(key, *start),
+            })
+        }
         Change::Trim(topic, trim) => state
             .topic(topic)
             .and_then(|state| boundary(state, *trim, moment.unix_ms))

@@ -90,6 +90,18 @@ pub(crate) fn check_fence(
     }
 }
 
+/// Whether the lease of `fence` is held, by whom it was given to at that epoch.
+pub(crate) fn check_held(state: &State, topic: &Topic, fence: &Fence, now: Millis) -> Result<()> {
+    let state = state.topic(topic);
+    match state.is_some_and(|state| state.leases.is_held(fence, now)) {
+        true => Ok(()),
+        false => Err(Error::fenced(format!(
+            "the lease {} of {topic} is not held at epoch {}",
+            fence.lease, fence.epoch
+        ))),
+    }
+}
+
 fn append(state: &mut State, entry: &mut Pending, unix_ms: u64) {
     if entry.position.is_ok() {
         entry.position = state

@@ -148,6 +148,15 @@ pub(crate) enum Change {
     LoseGroup(GroupKey),
     /// A group goes on elsewhere.
     SeekGroup(GroupKey, Start),
+    /// The same, or it begins there: if the lease of the fence is held.
+    BeginOrSeek {
+        /// Which group.
+        key: GroupKey,
+        /// Where it goes on.
+        start: Start,
+        /// Who does it.
+        fence: Option<Fence>,
+    },
     /// The oldest entries go.
     Trim(Topic, Trim),
     /// A topic goes.

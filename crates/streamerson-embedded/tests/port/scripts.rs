@@ -564,9 +564,13 @@ async fn leases_have_one_holder_and_fence_the_others() {
                 );
             }
         }
+        let seek = ["EVAL", SEEK, "1", A, "g", "2-1", "seat", &epoch];
+        assert_eq!(wire.call(&seek).await, Value::Integer(1));
         let release = |holder| lease(&["release", "seat", holder]);
         assert_eq!(wire.call(&release("bob")).await, Value::Integer(0));
         assert_eq!(wire.call(&release("ada")).await, Value::Integer(1));
+        let refused = wire.call(&seek).await;
+        assert!(refused.text().starts_with("FENCED "), "{refused:?}");
         let next = wire.call(&acquire("bob")).await.list();
         let (before, after): (u64, u64) = (epoch.parse().unwrap(), next[2].text().parse().unwrap());
         assert!(after > before);
@@ -622,8 +626,8 @@ async fn what_is_pending_is_listed_and_members_that_hold_nothing_go() {
         .await;
     both.eval(REMOVE, &[A], &["members", "g", "3600000"]).await;
     both.eval(REMOVE, &[A], &["members", "g", "0"]).await;
-    both.eval(SEEK, &[A], &["g", "0-0"]).await;
-    both.eval(SEEK, &[A], &["new", "$"]).await;
+    both.eval(SEEK, &[A], &["g", "0-0", "", ""]).await;
+    both.eval(SEEK, &[A], &["new", "$", "", ""]).await;
     both.line("XINFO GROUPS shop:{a}").await;
     for n in ["0", "8", "4", "0"] {
         both.eval(DIVIDE, &[A], &[n]).await;

@@ -1,7 +1,12 @@
--- Lets a group go on elsewhere; creates it, and its stream, if needed. KEYS: stream. ARGV: group, where (an entry, or $).
+-- Lets a group go on elsewhere; creates it, and its stream, if needed. KEYS: stream. ARGV: group, where (an entry, or $),
+-- fence lease or empty, fence epoch.
 -- What comes again is taken from who holds it: XREADGROUP would give it to another and forget how often it was delivered, but
 -- the settlement of the one would end that of the other.
 local stream, group, start = keys[1], argv[1], argv[2]
+local refused = fenced(stream, nil, argv[3], argv[4])
+if refused then
+  return refused
+end
 local last, failed = delivered(stream, group)
 if failed then
   return failed

@@ -206,6 +206,8 @@ rules! { $
     upkeep::a_group_moved_back_has_it_all_again
     upkeep::moving_back_takes_what_is_held
     upkeep::a_group_moved_forth_keeps_what_it_holds
+    upkeep::a_group_is_moved_by_who_holds_the_lease
+    upkeep::of_two_who_move_a_group_the_late_one_is_fenced
     upkeep::an_entry_is_taken_once
     upkeep::what_is_not_there_is_not_taken
     upkeep::a_taken_delivery_is_fenced

@@ -12,7 +12,13 @@ use super::trial::{
 };
 
 impl Trial {
-    async fn acquire(&self, topic: &Topic, lease: &str, holder: &str, ttl: Duration) -> Lease {
+    pub(super) async fn acquire(
+        &self,
+        topic: &Topic,
+        lease: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Lease {
         let (lease, holder) = (name(lease), name(holder));
         let acquired = self.broker.acquire(topic, &lease, &holder, ttl);
         let acquired = self.within("acquire", acquired).await.expect("acquire");
@@ -21,13 +27,13 @@ impl Trial {
         acquired
     }
 
-    async fn release(&self, topic: &Topic, lease: &str, holder: &str) -> bool {
+    pub(super) async fn release(&self, topic: &Topic, lease: &str, holder: &str) -> bool {
         let (lease, holder) = (name(lease), name(holder));
         let released = self.broker.release(topic, &lease, &holder);
         self.within("release", released).await.expect("release")
     }
 
-    async fn leases(&self, topic: &Topic) -> Vec<Lease> {
+    pub(super) async fn leases(&self, topic: &Topic) -> Vec<Lease> {
         let leases = self.broker.leases(topic);
         self.within("leases", leases).await.expect("leases")
     }

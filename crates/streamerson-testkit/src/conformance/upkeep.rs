@@ -4,7 +4,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures::future::join_all;
-use streamerson_core::{ErrorKind, Name, Pending, Position, Result, Settlement, Start, Topic};
+use streamerson_core::{
+    ErrorKind, Fence, Name, Pending, Position, Result, Settlement, Start, Topic,
+};
 
 use super::lease::settles_into_waiting;
 use super::trial::{LAST, LONG, Trial, assert_fenced, forged, name, numbered, text, texts, to};
@@ -19,8 +21,28 @@ async fn pending(trial: &Trial, topic: &Topic, after: Position, max: usize) -> V
 
 async fn seek(trial: &Trial, topic: &Topic, group: &str, to: Start) {
     let group = name(group);
-    let sought = trial.broker.seek(topic, &group, to);
+    let sought = trial.broker.seek(topic, &group, to, None);
     trial.within("seek", sought).await.expect("seek");
+}
+
+/// Moves the group `workers`, under the lease `seat` at `epoch`.
+async fn seek_at(trial: &Trial, topic: &Topic, to: Start, epoch: u64) -> Result<()> {
+    let (workers, lease) = (name("workers"), name("seat"));
+    let fence = Fence { lease, epoch };
+    let sought = trial.broker.seek(topic, &workers, to, Some(&fence));
+    trial.within("seek", sought).await
+}
+
+async fn seek_until_refused(trial: &Trial, topic: &Topic, to: Start, epoch: u64) -> Result<()> {
+    loop {
+        seek_at(trial, topic, to, epoch).await?;
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn cursor(trial: &Trial, topic: &Topic) -> Option<Position> {
+    let stats = trial.broker.stats(topic).await.expect("stats");
+    stats.groups[0].cursor
 }
 
 async fn remove_members(trial: &Trial, topic: &Topic, silent: Duration) -> Vec<String> {
@@ -207,6 +229,80 @@ pub async fn moving_back_takes_what_is_held(trial: Trial) {
     }
     worker.complete(held.remove(0)).await;
     assert_eq!(trial.texts_of(&next).await, [""; 0]);
+}
+
+/// Under a fence a group is moved, and begun, only while that lease is held at that epoch; else it stays as it is.
+pub async fn a_group_is_moved_by_who_holds_the_lease(trial: Trial) {
+    let topic = trial.topic();
+    assert_fenced(&seek_at(&trial, &topic, Start::Earliest, 1).await);
+    let stats = trial.broker.stats(&topic).await;
+    assert_eq!(
+        stats.map_err(|error| error.kind()),
+        Err(ErrorKind::NotFound)
+    );
+    let positions = trial.send(&topic, &["a", "b"]).await;
+    let [a, b] = [0, 1].map(|n| Start::After(positions[n]));
+    let first = trial.acquire(&topic, "seat", "ada", LONG).await.epoch;
+    // Another lease of the same holder opens nothing, though its epoch is right.
+    let chair = trial.acquire(&topic, "chair", "ada", LONG).await.epoch;
+    assert_fenced(&seek_at(&trial, &topic, a, chair).await);
+    let moved = seek_at(&trial, &topic, a, first).await;
+    moved.expect("it begins there");
+    let moved = seek_at(&trial, &topic, b, first).await;
+    moved.expect("it goes on there");
+    let moved = seek_at(&trial, &topic, a, first).await;
+    moved.expect("it goes back");
+
+    // The same name, started again, is another one; and nobody is, when the time is over.
+    assert!(trial.release(&topic, "seat", "ada").await);
+    assert_fenced(&seek_at(&trial, &topic, b, first).await);
+    let again = trial.acquire(&topic, "seat", "ada", trial.lease()).await;
+    assert_fenced(&seek_at(&trial, &topic, b, first).await);
+    assert!(trial.release(&topic, "chair", "ada").await);
+    let nobody_has_it = async {
+        while !trial.leases(&topic).await.is_empty() {
+            trial.a_while().await;
+        }
+    };
+    trial.within("a lease to run out", nobody_has_it).await;
+    assert_fenced(&seek_at(&trial, &topic, b, again.epoch).await);
+    assert_eq!(cursor(&trial, &topic).await, Some(positions[0]));
+
+    let last = trial.acquire(&topic, "seat", "bob", LONG).await.epoch;
+    assert_fenced(&seek_at(&trial, &topic, b, last + 1).await);
+    let moved = seek_at(&trial, &topic, b, last).await;
+    moved.expect("it goes on there");
+    assert_eq!(cursor(&trial, &topic).await, Some(positions[1]));
+}
+
+/// The fence is looked up in the step that moves: a move that was asked for before the lease went to another, and comes after
+/// that one has moved the group, does not move it back.
+pub async fn of_two_who_move_a_group_the_late_one_is_fenced(trial: Trial) {
+    let topic = trial.topic();
+    let positions = trial.send(&topic, &["a", "b"]).await;
+    let [a, b] = [0, 1].map(|n| Start::After(positions[n]));
+    let old = trial.acquire(&topic, "seat", "ada", LONG).await.epoch;
+    let moved = seek_at(&trial, &topic, b, old).await;
+    moved.expect("it begins there");
+    let late = (0..16).map(|_| {
+        let (trial, topic) = (trial.clone(), topic.clone());
+        tokio::spawn(async move { seek_until_refused(&trial, &topic, a, old).await })
+    });
+    let late: Vec<_> = late.collect();
+    let moving = async {
+        while cursor(&trial, &topic).await != Some(positions[0]) {
+            trial.a_while().await;
+        }
+    };
+    trial.within("a move", moving).await;
+    assert!(trial.release(&topic, "seat", "ada").await);
+    let new = trial.acquire(&topic, "seat", "bob", LONG).await.epoch;
+    let moved = seek_at(&trial, &topic, Start::Latest, new).await;
+    moved.expect("it goes on there");
+    for moved in trial.within("seek", join_all(late)).await {
+        assert_fenced(&moved.expect("an answer"));
+    }
+    assert_eq!(cursor(&trial, &topic).await, Some(positions[1]));
 }
 
 /// Of all who take an entry out, one does, and its outputs appear with it; the entry is neither read nor delivered any more.

@@ -111,6 +111,8 @@ pub(crate) enum Defect {
     UnknownGroupsAreEmpty,
     GroupsAreNotMovedBack,
     MovingForgetsWhatIsHeld,
+    MovesIgnoreTheFence,
+    MovesCheckTheFenceTooEarly,
     EverybodyTakes,
     TakingChecksTooEarly,
     TakenCanBeSettled,
@@ -446,6 +448,17 @@ pub(crate) const CAUGHT: &[(Defect, &[&str])] = &[
     (
         MovingForgetsWhatIsHeld,
         &["a_group_moved_forth_keeps_what_it_holds"],
+    ),
+    (
+        MovesIgnoreTheFence,
+        &[
+            "a_group_is_moved_by_who_holds_the_lease",
+            "of_two_who_move_a_group_the_late_one_is_fenced",
+        ],
+    ),
+    (
+        MovesCheckTheFenceTooEarly,
+        &["of_two_who_move_a_group_the_late_one_is_fenced"],
     ),
     (
         EverybodyTakes,

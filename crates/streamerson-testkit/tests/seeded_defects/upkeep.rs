@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use streamerson_core::{
-    Append, Broker, Entry, ErrorKind, Name, Pending, Position, Result, Start, Topic, Upkeep,
+    Append, Broker, Entry, Error, ErrorKind, Fence, Leases, Name, Pending, Position, Result, Start,
+    Topic, Upkeep,
 };
 
 use crate::broker::{Broken, a_moment};
@@ -94,16 +95,31 @@ impl Upkeep for Broken {
         topic: &'a Topic,
         group: &'a Name,
         to: Start,
+        mut fence: Option<&'a Fence>,
     ) -> BoxFuture<'a, Result<()>> {
         async move {
             match self.defect {
+                Defect::MovesIgnoreTheFence => fence = None,
+                Defect::MovesCheckTheFenceTooEarly => {
+                    // As who renews its lease first, and then moves the group.
+                    if let Some(fence) = fence.take() {
+                        let held = self.inner.leases(topic).await?.into_iter();
+                        let mut epochs = held.map(|lease| (lease.name, lease.epoch));
+                        if !epochs.any(|it| it == (fence.lease.clone(), fence.epoch)) {
+                            return Err(Error::fenced("not held"));
+                        }
+                        if to != Start::Latest {
+                            a_moment().await;
+                        }
+                    }
+                }
                 Defect::GroupsAreNotMovedBack if to != Start::Latest => return Ok(()),
                 Defect::MovingForgetsWhatIsHeld => {
                     self.inner.remove_group(topic, group).await?;
                 }
                 _ => {}
             }
-            self.inner.seek(topic, group, to).await
+            self.inner.seek(topic, group, to, fence).await
         }
         .boxed()
     }

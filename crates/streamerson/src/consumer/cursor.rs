@@ -83,7 +83,7 @@ impl Cursor {
             Some(group) => group,
             None => {
                 let broker = &self.seat.broker;
-                broker.seek(&self.topic, &self.name, start).await?;
+                broker.seek(&self.topic, &self.name, start, None).await?;
                 self.group().await?.ok_or_else(|| self.shared())?
             }
         };
@@ -126,7 +126,7 @@ impl Cursor {
         self.confirm().await?;
         let broker = &self.seat.broker;
         broker
-            .seek(&self.topic, &self.name, Start::After(position))
+            .seek(&self.topic, &self.name, Start::After(position), None)
             .await?;
         self.committed = position;
         Ok(())

@@ -68,7 +68,7 @@ impl Seek {
         let line = moved.line(group.is_some());
         let decided = self.confirm.decide(&[line]);
         if let Ok(true) = decided {
-            broker.seek(&self.topic, &self.group, self.to).await?;
+            broker.seek(&self.topic, &self.group, self.to, None).await?;
             moved.moved = true;
         }
         match self.output {

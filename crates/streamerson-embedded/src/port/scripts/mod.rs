@@ -67,7 +67,7 @@ const FIRST_LINES: [(&str, Script); 12] = [
     ("-- streamerson:take:1", Script::Take),
     ("-- streamerson:lease:1", Script::Lease),
     ("-- streamerson:pending:1", Script::Pending),
-    ("-- streamerson:seek:1", Script::Seek),
+    ("-- streamerson:seek:2", Script::Seek),
     ("-- streamerson:remove:1", Script::Remove),
     ("-- streamerson:divide:1", Script::Divide),
 ];

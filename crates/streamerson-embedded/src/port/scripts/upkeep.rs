@@ -1,6 +1,6 @@
 //! `seek`, `remove`, `divide`: a group goes on elsewhere, something goes, a topic is divided. `KEYS`: stream.
 //!
-//! * `seek`: group, where (an id, or `$`). Creates the group if needed. Answers 1.
+//! * `seek`: group, where (an id, or `$`), fence lease, fence epoch. Creates the group if needed. Answers 1.
 //! * `remove`: `topic`, or `group` and its name: answers 1, or 0: there was none; `members`, group, ms of silence: answers who went.
 //! * `divide`: into how many partitions, or 0 to ask. Answers into how many it is; 0: it is not.
 
@@ -16,10 +16,10 @@ pub(super) async fn seek(session: &Session, mut call: Call) -> Answer {
     let Call { arguments, .. } = &mut call;
     let group = arguments.name()?;
     let to = start(arguments)?;
+    let fence = arguments.fence()?;
     let key = GroupKey { topic, group };
-    if !session.engine().create_group(&key, to).await? {
-        session.engine().seek_group(&key, to).await?;
-    }
+    let engine = session.engine();
+    engine.begin_or_seek(&key, to, fence.as_ref()).await?;
     Ok(Reply::Integer(1))
 }
 
