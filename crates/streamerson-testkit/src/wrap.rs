@@ -1,7 +1,7 @@
 //! For brokers that wrap another one and change some of what it does.
 
 /// Passes [`Leases`](streamerson_core::Leases) and [`Upkeep`](streamerson_core::Upkeep) of a broker on to a field of it; with
-/// `FIELD unless METHOD`, what that method of the broker answers for the name of an operation is its failure.
+/// `FIELD unless METHOD`, what that async method of the broker answers for the name of an operation is its failure.
 #[macro_export]
 macro_rules! pass_on_upkeep {
     ($broker:ty, $($inner:tt)+) => {
@@ -49,10 +49,12 @@ macro_rules! pass_on {
         impl $trait for $broker {
             $(fn $name<'a>(&'a self, $($arg: $type),*)
                 -> ::futures::future::BoxFuture<'a, ::streamerson_core::Result<$answer>> {
-                match self.$refusal(stringify!($name)) {
-                    Some(error) => ::std::boxed::Box::pin(::std::future::ready(Err(error))),
-                    None => self.$inner.$name($($arg),*),
-                }
+                ::std::boxed::Box::pin(async move {
+                    match self.$refusal(stringify!($name)).await {
+                        Some(error) => Err(error),
+                        None => self.$inner.$name($($arg),*).await,
+                    }
+                })
             })*
         }
     };

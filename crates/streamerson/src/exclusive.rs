@@ -22,10 +22,18 @@ pub(crate) struct Exclusive {
     pub(crate) lease: Duration,
 }
 
+/// Who has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// We have, at this epoch.
+    Ours(u64),
+    /// Somebody else has. After this time it is free, unless its holder renews it.
+    Theirs(Duration),
+}
+
 impl Exclusive {
-    /// Takes it if it is free; waits for the broker when it is away. `None`: it is ours. Otherwise after what time it is free,
-    /// unless its holder renews it.
-    pub(crate) async fn take(&self) -> Result<Option<Duration>> {
+    /// Takes it if it is free; waits for the broker when it is away.
+    pub(crate) async fn take(&self) -> Result<Taken> {
         let mut backoff = Backoff::new();
         loop {
             match self.acquire().await {
@@ -35,7 +43,7 @@ impl Exclusive {
                     tracing::warn!(topic = %self.topic, lease = %self.name, %error, "the lease cannot be taken at the moment");
                     backoff.wait().await;
                 }
-                taken => return Ok(taken?.map(|remaining| remaining + MARGIN)),
+                taken => return taken,
             }
         }
     }
@@ -45,8 +53,8 @@ impl Exclusive {
         loop {
             tokio::time::sleep(self.lease / 3).await;
             match self.acquire().await {
-                Ok(None) => (),
-                Ok(Some(_)) => return lost.cancel(),
+                Ok(Taken::Ours(_)) => (),
+                Ok(Taken::Theirs(_)) => return lost.cancel(),
                 Err(error) => {
                     tracing::warn!(topic = %self.topic, lease = %self.name, %error, "the lease cannot be kept at the moment");
                 }
@@ -60,8 +68,8 @@ impl Exclusive {
         release.await.map(drop)
     }
 
-    /// Takes or renews it now. `None`: it is ours. Otherwise how long it is somebody else's at least.
-    pub(crate) async fn acquire(&self) -> Result<Option<Duration>> {
+    /// Takes or renews it now.
+    pub(crate) async fn acquire(&self) -> Result<Taken> {
         let Exclusive {
             broker,
             topic,
@@ -70,6 +78,9 @@ impl Exclusive {
             lease,
         } = self;
         let lease = broker.acquire(topic, name, holder, *lease).await?;
-        Ok((lease.holder != *holder).then_some(lease.remaining))
+        Ok(match lease.holder == *holder {
+            true => Taken::Ours(lease.epoch),
+            false => Taken::Theirs(lease.remaining + MARGIN),
+        })
     }
 }

@@ -181,18 +181,12 @@ mod cursors {
         append(&broker, "work", &["a"]).await;
         let mut entries = open(named(&broker)).await;
         assert_eq!(texts(&mut entries, 1).await, ["a"]);
+        lose(&broker, "work").await;
         let (work, lease) = (topic("work"), Name::new("cursor.audit").unwrap());
-        let holder = broker.leases(&work).await.unwrap().remove(0).holder;
-        // As if this one had been asleep for a lease.
-        broker.release(&work, &lease, &holder).await.unwrap();
         let thief = Name::new("thief").unwrap();
         let hour = Duration::from_secs(3600);
         broker.acquire(&work, &lease, &thief, hour).await.unwrap();
-        let error = soon(entries.next()).await.unwrap().unwrap_err();
-        assert_eq!(
-            (error.kind(), error.code()),
-            (ErrorKind::Fenced, "cursor-lost")
-        );
+        assert_lost(soon(entries.next()).await.unwrap().unwrap_err());
         assert!(entries.next().await.is_none());
         let error = entries.commit().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Fenced);
@@ -205,19 +199,81 @@ mod cursors {
         append(&broker, "work", &["a", "b"]).await;
         let mut zombie = open(named(&broker)).await;
         assert_eq!(texts(&mut zombie, 1).await, ["a"]);
-        let (work, lease) = (topic("work"), Name::new("cursor.audit").unwrap());
-        let holder = broker.leases(&work).await.unwrap().remove(0).holder;
-        broker.release(&work, &lease, &holder).await.unwrap();
+        lose(&broker, "work").await;
         let mut next = open(named(&broker)).await;
         assert_eq!(texts(&mut next, 2).await, ["a", "b"]);
         next.commit().await.unwrap();
-        let before = broker.stats(&work).await.unwrap().groups[0].cursor;
-        let error = zombie.commit().await.unwrap_err();
-        assert_eq!(
-            (error.kind(), error.code()),
-            (ErrorKind::Fenced, "cursor-lost")
-        );
-        assert_eq!(broker.stats(&work).await.unwrap().groups[0].cursor, before);
+        let before = cursor(&broker, "work").await;
+        assert_lost(zombie.commit().await.unwrap_err());
+        assert_eq!(cursor(&broker, "work").await, before);
+    }
+
+    #[tokio::test]
+    async fn who_sleeps_in_the_middle_of_a_commit_does_not_move_the_cursor_back() {
+        let broker = Faulty::default();
+        append(&broker, "work", &["a", "b"]).await;
+        let mut zombie = open(named(&broker)).await;
+        assert_eq!(texts(&mut zombie, 1).await, ["a"]);
+        let wake = broker.stall("seek");
+        let mut late = std::pin::pin!(zombie.commit());
+        assert!(futures::poll!(&mut late).is_pending() && broker.is_stalled());
+        lose(&broker, "work").await;
+        let mut next = open(named(&broker)).await;
+        assert_eq!(texts(&mut next, 2).await, ["a", "b"]);
+        next.commit().await.unwrap();
+        let before = cursor(&broker, "work").await;
+        wake.add_permits(1);
+        assert_lost(soon(late).await.unwrap_err());
+        assert_eq!(cursor(&broker, "work").await, before);
+    }
+
+    #[tokio::test]
+    async fn who_wakes_when_its_successor_has_gone_does_not_move_the_cursor_back() {
+        let broker = Faulty::default();
+        append(&broker, "work", &["a", "b"]).await;
+        let mut zombie = open(named(&broker)).await;
+        assert_eq!(texts(&mut zombie, 1).await, ["a"]);
+        lose(&broker, "work").await;
+        let mut next = open(named(&broker)).await;
+        assert_eq!(texts(&mut next, 2).await, ["a", "b"]);
+        next.commit().await.unwrap();
+        next.close().await.unwrap();
+        let before = cursor(&broker, "work").await;
+        assert_lost(zombie.commit().await.unwrap_err());
+        assert_eq!(cursor(&broker, "work").await, before);
+        assert_lost(soon(zombie.next()).await.unwrap().unwrap_err());
+    }
+
+    #[tokio::test]
+    async fn who_sleeps_before_its_cursor_begins_passes_over_nothing() {
+        let broker = Faulty::default();
+        append(&broker, "work", &["old"]).await;
+        let latest = || consumer(&broker).cursor("audit");
+        let wake = broker.stall("seek");
+        let mut zombie = std::pin::pin!(latest().open());
+        assert!(futures::poll!(&mut zombie).is_pending() && broker.is_stalled());
+        lose(&broker, "work").await;
+        let next = open(latest()).await;
+        append(&broker, "work", &["new"]).await;
+        wake.add_permits(1);
+        assert_lost(soon(zombie).await.unwrap_err());
+        next.close().await.unwrap();
+        let mut third = open(latest()).await;
+        assert_eq!(texts(&mut third, 1).await, ["new"]);
+    }
+
+    /// As after a while without the broker, or after the broker began anew.
+    #[tokio::test]
+    async fn a_lease_that_nobody_else_had_meanwhile_is_taken_again() {
+        let broker = Faulty::default();
+        let positions = append(&broker, "work", &["a", "b"]).await;
+        let mut entries = open(named(&broker)).await;
+        for (n, expected) in ["a", "b"].into_iter().enumerate() {
+            lose(&broker, "work").await;
+            assert_eq!(texts(&mut entries, 1).await, [expected]);
+            entries.commit().await.unwrap();
+            assert_eq!(cursor(&broker, "work").await, Some(positions[n]));
+        }
     }
 
     #[tokio::test]
@@ -252,6 +308,29 @@ mod cursors {
         );
         serving.stop().await.unwrap();
     }
+}
+
+/// The lease of the cursor is free, as if its holder had been asleep for that long.
+async fn lose(broker: &Faulty, of: &str) {
+    let lease = Name::new("cursor.audit").unwrap();
+    let leases = broker.leases(&topic(of)).await.unwrap();
+    let held = leases.into_iter().find(|held| held.name == lease);
+    let holder = held.unwrap().holder;
+    broker.release(&topic(of), &lease, &holder).await.unwrap();
+}
+
+async fn cursor(broker: &Faulty, of: &str) -> Option<Position> {
+    let groups = broker.stats(&topic(of)).await.unwrap().groups;
+    let audit = groups.into_iter().find(|group| group.name == "audit");
+    audit.unwrap().cursor
+}
+
+#[track_caller]
+fn assert_lost(error: Error) {
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::Fenced, "cursor-lost")
+    );
 }
 
 /// Topics that are divided while they are read, or were when they were not.
@@ -361,6 +440,44 @@ mod division {
         assert!(futures::poll!(&mut second).is_pending());
         entries.close().await.unwrap();
         soon(second).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_closes_leaves_the_partitions_too_at_once() {
+        let broker = Faulty::default();
+        append(&broker, "work", &["a"]).await;
+        divide(&broker, Some(Start::Latest)).await;
+        let entries = open(named(&broker).start(Start::Earliest)).await;
+        for of in ["work", "work.0", "work.1"] {
+            assert_eq!(broker.leases(&topic(of)).await.unwrap().len(), 1);
+        }
+        entries.close().await.unwrap();
+        for of in ["work", "work.0", "work.1"] {
+            assert_eq!(broker.leases(&topic(of)).await.unwrap(), []);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_sleeps_in_the_middle_of_a_commit_moves_no_partition_back() {
+        let broker = Faulty::default();
+        divide(&broker, None).await;
+        append(&broker, "work.0", &["a", "b"]).await;
+        let earliest = || named(&broker).start(Start::Earliest);
+        let mut zombie = open(earliest()).await;
+        assert_eq!(texts(&mut zombie, 1).await, ["a"]);
+        let wake = broker.stall("seek");
+        let mut late = std::pin::pin!(zombie.commit());
+        assert!(futures::poll!(&mut late).is_pending() && broker.is_stalled());
+        for of in ["work", "work.0", "work.1"] {
+            lose(&broker, of).await;
+        }
+        let mut next = open(earliest()).await;
+        assert_eq!(texts(&mut next, 2).await, ["a", "b"]);
+        next.commit().await.unwrap();
+        let before = cursor(&broker, "work.0").await;
+        wake.add_permits(1);
+        assert_lost(soon(late).await.unwrap_err());
+        assert_eq!(cursor(&broker, "work.0").await, before);
     }
 
     #[tokio::test]

@@ -276,6 +276,51 @@ async fn a_cursor_goes_on_where_it_was_committed_on_embedded() {
     a_cursor_goes_on_where_it_was_committed(embedded()).await;
 }
 
+/// A lease that was lost is taken again, unless the cursor has gone on meanwhile.
+async fn a_cursor_is_not_moved_back(place: Place) {
+    let broker = connect(&place.url).await.unwrap();
+    append(&*broker, "n", 0..3).await;
+    let open = async || {
+        let consumer = Consumer::new(broker.clone()).topic("work");
+        let consumer = consumer.start(Start::Earliest).cursor("audit");
+        soon(consumer.open()).await.unwrap()
+    };
+    // As if its holder had been silent for that long.
+    let lose = async || {
+        let work = topic("work");
+        let lease = broker.leases(&work).await.unwrap().remove(0);
+        let lost = broker.release(&work, &lease.name, &lease.holder);
+        assert!(lost.await.unwrap());
+    };
+    let mut zombie = open().await;
+    soon(zombie.next()).await.unwrap().unwrap();
+    lose().await;
+    zombie.commit().await.unwrap();
+    soon(zombie.next()).await.unwrap().unwrap();
+    lose().await;
+    let mut next = open().await;
+    for expected in ["1", "2"] {
+        let received = soon(next.next()).await.unwrap().unwrap();
+        assert_eq!(received.message.unwrap().data, expected);
+    }
+    next.commit().await.unwrap();
+    next.close().await.unwrap();
+    let stats = broker.stats(&topic("work")).await.unwrap();
+    assert_eq!(zombie.commit().await.unwrap_err().code(), "cursor-lost");
+    let after = broker.stats(&topic("work")).await.unwrap();
+    assert_eq!(after.groups[0].cursor, stats.groups[0].cursor);
+}
+
+#[tokio::test]
+async fn a_cursor_is_not_moved_back_on_redis() {
+    a_cursor_is_not_moved_back(redis().await).await;
+}
+
+#[tokio::test]
+async fn a_cursor_is_not_moved_back_on_embedded() {
+    a_cursor_is_not_moved_back(embedded()).await;
+}
+
 /// 16 MiB messages come one by one, however many could be prefetched by number.
 async fn large_messages_pass_one_by_one(place: Place) {
     let broker = connect(&place.url).await.unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use streamerson_core::stats::TopicStats;
 use streamerson_core::{Broker, ErrorKind, Name, Position, Result, Start, Topic, partition};
 
-use super::cursor::Cursor;
+use super::cursor::{Claim, Cursor};
 use super::source::{Source, patiently};
 use super::whole::Whole;
 
@@ -38,14 +38,14 @@ pub(super) struct Opened {
 impl Opener {
     /// Opens `topic`, and its partitions if it is divided.
     pub(super) async fn open(self: &Arc<Self>, topic: &Topic) -> Result<Opened> {
-        let cursor = self.take(topic).await?;
+        let claim = self.claim(topic);
+        let cursor = take(claim.as_ref(), topic).await?;
         let ask = patiently(topic, || self.broker.partitions(topic));
         let partitions = ask.await?;
         let (mut succeeding, mut done) = (false, false);
-        if let Some(cursor) = cursor.as_ref().filter(|_| partitions > 0) {
-            succeeding = cursor.exists().await?;
-            let first = cursor.within(&partition::topic(topic, 0)?);
-            done = !succeeding && first.exists().await?;
+        if let Some(claim) = claim.as_ref().filter(|_| partitions > 0) {
+            succeeding = claim.exists(topic).await?;
+            done = !succeeding && claim.exists(&partition::topic(topic, 0)?).await?;
         }
         let mut opened = Opened {
             topic: topic.clone(),
@@ -53,19 +53,19 @@ impl Opener {
             cursor,
             parts: Vec::new(),
         };
-        let cursor = opened.cursor.as_ref();
         if done {
-            opened.parts = self.parts(topic, partitions, true, cursor).await?;
+            let parts = self.parts(topic, partitions, true, claim.as_ref());
+            opened.parts = parts.await?;
             return Ok(opened);
         }
         // The cursor of the whole first: by it the next consumer knows what those of the partitions mean.
-        let source = self.source(topic, self.start, cursor).await?;
+        let source = self.source(topic, self.start, opened.cursor.as_mut());
+        let source = source.await?;
         let parts = match partitions {
             0 => None,
-            n => Some(self.parts(topic, n, succeeding, cursor).await?),
+            n => Some(self.parts(topic, n, succeeding, claim.as_ref()).await?),
         };
-        let cursor = cursor.map(|cursor| cursor.within(topic));
-        opened.whole = Some(Whole::new(source, cursor, self.clone(), parts));
+        opened.whole = Some(Whole::new(source, claim, self.clone(), parts));
         Ok(opened)
     }
 
@@ -76,45 +76,47 @@ impl Opener {
         topic: &Topic,
         n: u32,
         succeeding: bool,
-        cursor: Option<&Cursor>,
+        claim: Option<&Claim>,
     ) -> Result<Vec<Part>> {
         let mut parts = Vec::new();
         for number in 0..n {
             let part = partition::topic(topic, number)?;
             if !self.topics.contains(&part) {
-                let cursor = cursor.map(|cursor| cursor.within(&part));
-                parts.push(self.part(part, succeeding, cursor).await?);
+                parts.push(self.part(part, succeeding, claim).await?);
             }
         }
         Ok(parts)
     }
 
-    async fn part(&self, topic: Topic, succeeding: bool, cursor: Option<Cursor>) -> Result<Part> {
+    async fn part(&self, topic: Topic, succeeding: bool, claim: Option<&Claim>) -> Result<Part> {
+        let mut cursor = take(claim, &topic).await?;
         let mut start = self.start;
         if succeeding {
             start = Start::Earliest;
-            if let Some(cursor) = &cursor
-                && !cursor.exists().await?
+            if let Some(claim) = claim
+                && !claim.exists(&topic).await?
                 && let Some(stats) = stats(&*self.broker, &topic).await?
                 && is_trimmed(&stats)
             {
                 tracing::error!(%topic, "messages of this partition were trimmed before the cursor came to it: it will not see them");
             }
         }
-        let source = self.source(&topic, start, cursor.as_ref()).await?;
+        let source = self.source(&topic, start, cursor.as_mut()).await?;
         Ok(Part { source, cursor })
     }
 
-    /// The cursor in `topic`, if there is to be one, as soon as nobody else has it.
-    async fn take(&self, topic: &Topic) -> Result<Option<Cursor>> {
-        let Some((name, holder)) = &self.cursor else {
-            return Ok(None);
-        };
-        let taken = Cursor::take(self.broker.clone(), topic, name, holder);
-        taken.await.map(Some)
+    /// The right to the cursor of `topic`, if there is to be one.
+    fn claim(&self, topic: &Topic) -> Option<Claim> {
+        let (name, holder) = self.cursor.clone()?;
+        Some(Claim::new(self.broker.clone(), topic.clone(), name, holder))
     }
 
-    async fn source(&self, topic: &Topic, start: Start, cursor: Option<&Cursor>) -> Result<Source> {
+    async fn source(
+        &self,
+        topic: &Topic,
+        start: Start,
+        cursor: Option<&mut Cursor>,
+    ) -> Result<Source> {
         let after = match cursor {
             Some(cursor) => cursor.begin(start).await?,
             None => match start {
@@ -127,6 +129,14 @@ impl Opener {
             },
         };
         Ok(Source::new(self.broker.clone(), topic.clone(), after))
+    }
+}
+
+/// The cursor in `topic`, if there is to be one, as soon as nobody else has it.
+async fn take(claim: Option<&Claim>, topic: &Topic) -> Result<Option<Cursor>> {
+    match claim {
+        Some(claim) => claim.take(topic).await.map(Some),
+        None => Ok(None),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use streamerson_core::{Entry, ErrorKind, Position, Result, partition};
 use tokio::time::Instant;
 
-use super::cursor::Cursor;
+use super::cursor::Claim;
 use super::opening::{Opener, Part};
 use super::source::{Source, is_away};
 
@@ -20,7 +20,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// A topic being read, as long as there is something in it that is in none of its partitions.
 pub(super) struct Whole {
     source: Source,
-    cursor: Option<Cursor>,
+    claim: Option<Claim>,
     opener: Arc<Opener>,
     /// When to look next.
     look: Instant,
@@ -43,14 +43,14 @@ pub(super) enum Read {
 impl Whole {
     pub(super) fn new(
         source: Source,
-        cursor: Option<Cursor>,
+        claim: Option<Claim>,
         opener: Arc<Opener>,
         parts: Option<Vec<Part>>,
     ) -> Whole {
         let now = Instant::now();
         Whole {
             source,
-            cursor,
+            claim,
             opener,
             look: if parts.is_some() { now } else { now + PERIOD },
             parts,
@@ -95,7 +95,7 @@ impl Whole {
             None => match self.opener.broker.partitions(topic).await? {
                 0 => return Ok(Vec::new()),
                 n => {
-                    let parts = self.opener.parts(topic, n, true, self.cursor.as_ref());
+                    let parts = self.opener.parts(topic, n, true, self.claim.as_ref());
                     self.parts.insert(parts.await?)
                 }
             },

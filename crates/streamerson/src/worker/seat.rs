@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::heartbeat::Heartbeat;
 use super::settings::Settings;
-use crate::exclusive::Exclusive;
+use crate::exclusive::{Exclusive, Taken};
 
 /// The seat of one member in one topic.
 pub(super) struct Seat {
@@ -47,10 +47,10 @@ impl Seat {
         heartbeat: &Heartbeat,
         lost: CancellationToken,
     ) -> Result<AbortOnDropHandle<()>> {
-        if let Some(remaining) = self.place.take().await? {
+        if let Taken::Theirs(remaining) = self.place.take().await? {
             tracing::info!(seat = %self.place.name, ?remaining, "the seat was not left in order; waiting for its end");
             tokio::time::sleep(remaining).await;
-            if self.place.take().await?.is_some() {
+            if let Taken::Theirs(_) = self.place.take().await? {
                 return Err(self.taken());
             }
         }

@@ -205,6 +205,8 @@ pub struct Faults {
     pub inbox: Mutex<Vec<Fault>>,
     /// Of leases and upkeep, by the name of the operation; the first of that name is taken.
     pub upkeep: Mutex<Vec<(&'static str, Error)>>,
+    /// The next operation of that name, of those too, waits here before it happens.
+    pub stall: Mutex<Option<(&'static str, Arc<Semaphore>)>>,
     /// What the broker's clock says, and not what this machine's does.
     pub time: Mutex<Option<Result<u64>>>,
     /// The next settlement panics.
@@ -255,7 +257,27 @@ impl Faults {
 streamerson_testkit::pass_on_upkeep!(Faulty, broker unless refusal);
 
 impl Faulty {
-    fn refusal(&self, operation: &str) -> Option<Error> {
+    /// Lets the next `operation` of leases and upkeep wait until it is given a permit.
+    pub fn stall(&self, operation: &'static str) -> Arc<Semaphore> {
+        let gate = Arc::new(Semaphore::new(0));
+        *self.faults.stall.lock() = Some((operation, gate.clone()));
+        gate
+    }
+
+    /// Whether what is to be stalled has come.
+    pub fn is_stalled(&self) -> bool {
+        self.faults.stall.lock().is_none()
+    }
+
+    async fn refusal(&self, operation: &str) -> Option<Error> {
+        let stalled = self
+            .faults
+            .stall
+            .lock()
+            .take_if(|(name, _)| *name == operation);
+        if let Some((_, gate)) = stalled {
+            gate.acquire().await.unwrap().forget();
+        }
         let mut faults = self.faults.upkeep.lock();
         let found = faults.iter().position(|(name, _)| *name == operation)?;
         Some(faults.remove(found).1)
