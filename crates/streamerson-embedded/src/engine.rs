@@ -26,6 +26,8 @@ mod marks;
 mod op;
 mod owners;
 #[cfg(test)]
+mod page_cache;
+#[cfg(test)]
 mod power_loss;
 mod queue;
 mod read;

@@ -21,10 +21,11 @@ use crate::log::decode::{Decoder, Malformed, entry};
 use crate::log::directory::{Directory, unusable};
 use crate::log::encode::Encoder;
 use crate::log::files::zero;
+use crate::log::frame;
 use crate::log::record::{HeldRecord, Placed, Record, Sealed, TopicRecord};
 use crate::log::scan::{Tail, scan};
 use crate::log::segment::{Segment, damaged};
-use crate::log::writer::{Log, Settings};
+use crate::log::writer::{Log, Settings, refusal};
 
 /// Reads the log in `directory` into `state`, or begins one.
 pub(crate) fn recover(
@@ -67,7 +68,11 @@ pub(crate) fn recover(
     let Some((active, tail)) = ends.pop() else {
         return Err(missing(&directory, last));
     };
+    let last = replay.last;
     mend(&settings, &active, tail)?;
+    if settings.durability >= Durability::Disk {
+        secure(&directory, &settings, &sealed, &ends, &active, &last)?;
+    }
     drop_leftovers(&directory, &sealed, &ends, state);
     let recovery = Recovery {
         segments: numbers.len() as u64,
@@ -126,13 +131,36 @@ fn mend(settings: &Settings, active: &Segment, tail: Tail) -> Result<()> {
         path = %path.display(), offset = tail.end, bytes = tail.torn,
         "the end of the log was an interrupted write, which was never acknowledged; it was cut off"
     );
+    let to = tail.end + tail.torn;
+    zero(&*settings.files, active.file(), tail.end, to).map_err(|error| refusal(path, &error))
+}
+
+/// Class `disk`: brings to the disk what was read, before any of it is served, and before anything is deleted because of it.
+///
+/// It may be in the page cache only: the process before was killed between a write and its sync, its class was `os`, or the
+/// disk refused a sync. Then Linux takes what was not written for clean, and another sync succeeds without having written
+/// it. In class `disk` that can only be the last frame, since none is written behind one that was not synced: it is written again.
+/// For the rest a sync is enough. It costs little where there is nothing to write, against having read all of it.
+fn secure(
+    directory: &Directory,
+    settings: &Settings,
+    sealed: &[Sealed],
+    found: &[(Arc<Segment>, Tail)],
+    active: &Segment,
+    last: &Last,
+) -> Result<()> {
     let files = &*settings.files;
-    zero(files, active.file(), tail.end, tail.end + tail.torn)
-        .and_then(|()| match settings.durability {
-            Durability::Disk => files.sync(active.file()),
-            _ => Ok(()),
-        })
-        .map_err(|error| unusable(path, &error))
+    let frame = frame::again(&last.body, active.salt(), last.offset);
+    let written = files.write(active.file(), &frame, last.offset);
+    written.map_err(|error| refusal(active.path(), &error))?;
+    let needed = |segment: &&Segment| sealed.iter().any(|s| s.number == segment.number());
+    let before = found.iter().map(|(segment, _)| &**segment).filter(needed);
+    for segment in before.chain([active]) {
+        let synced = files.sync(segment.file());
+        synced.map_err(|error| refusal(segment.path(), &error))?;
+    }
+    let synced = directory.sync();
+    synced.map_err(|error| refusal(directory.path(), &error))
 }
 
 /// Deletes segments that were noted as removed, if a crash came before their deletion.
@@ -161,6 +189,14 @@ struct Replay<'a> {
     holder: Name,
     listed: Vec<Sealed>,
     removed: Vec<u64>,
+    last: Last,
+}
+
+/// The frame that was read last.
+#[derive(Default)]
+struct Last {
+    offset: u64,
+    body: Bytes,
 }
 
 impl<'a> Replay<'a> {
@@ -171,6 +207,7 @@ impl<'a> Replay<'a> {
             holder: Name::new("recovered")?,
             listed: Vec::new(),
             removed: Vec::new(),
+            last: Last::default(),
         })
     }
 
@@ -191,6 +228,10 @@ impl<'a> Replay<'a> {
                 at: 0,
             };
             begun = true;
+            self.last = Last {
+                offset: frame,
+                body: body.clone(),
+            };
             self.frame(body, place).map_err(|malformed| {
                 let why = format!(
                     "the record there cannot be read, although its checksum is right: {malformed}"

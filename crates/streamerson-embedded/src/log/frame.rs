@@ -53,6 +53,14 @@ pub(crate) fn seal(frame: &mut [u8], salt: u64, offset: u64) {
     head[8..12].copy_from_slice(&mark(salt, offset, length, crc).to_le_bytes());
 }
 
+/// The frame at `offset` that has this `body`.
+pub(crate) fn again(body: &[u8], salt: u64, offset: u64) -> Vec<u8> {
+    let mut frame = vec![0; HEADER];
+    frame.extend_from_slice(body);
+    seal(&mut frame, salt, offset);
+    frame
+}
+
 fn mark(salt: u64, offset: u64, length: u32, crc: u32) -> u32 {
     let mut bytes = [0; 24];
     bytes[0..8].copy_from_slice(&salt.to_le_bytes());
@@ -66,16 +74,9 @@ fn mark(salt: u64, offset: u64, length: u32, crc: u32) -> u32 {
 mod tests {
     use super::*;
 
-    fn sealed(body: &[u8], salt: u64, offset: u64) -> Vec<u8> {
-        let mut frame = vec![0; HEADER];
-        frame.extend_from_slice(body);
-        seal(&mut frame, salt, offset);
-        frame
-    }
-
     #[test]
     fn a_frame_is_only_valid_where_it_was_written() {
-        let frame = sealed(b"body", 7, 64);
+        let frame = again(b"body", 7, 64);
         let header = Header::read(&frame, 7, 64).unwrap();
         assert!(header.verify(&frame[HEADER..]));
         assert_eq!(Header::read(&frame, 7, 65), None);
@@ -84,7 +85,7 @@ mod tests {
 
     #[test]
     fn every_single_bit_flip_is_noticed() {
-        let frame = sealed(b"some body", 7, 64);
+        let frame = again(b"some body", 7, 64);
         for bit in 0..frame.len() * 8 {
             let mut damaged = frame.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);

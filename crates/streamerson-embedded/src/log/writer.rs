@@ -210,7 +210,8 @@ impl Log {
     }
 
     /// Moves on to the next segment, with `checkpoint` at its head, and deletes those that are `dead`: the checkpoint does not
-    /// list them, so that their removal takes no room behind it.
+    /// list them, so that their removal takes no room behind it. In class `disk` all of the one before is on the disk: each frame was
+    /// synced when it was written, or when the directory was opened.
     pub(crate) fn roll(
         &mut self,
         prepared: Prepared,
@@ -257,7 +258,7 @@ impl Log {
         if self.syncs()
             && let Err(error) = files.sync(self.active.file())
         {
-            // A second sync would succeed without having written anything: there is no way to retry.
+            // A second sync would succeed without having written anything: only a restart writes the frame again.
             return Err(self.broken(&error));
         }
         self.end = offset + length;
@@ -338,7 +339,8 @@ impl Log {
             "storage-failed",
             format!(
                 "the disk did not confirm a write to {path}: {error}. Nothing more is accepted, because it is not known \
-                 what is stored. Check the disk, then restart: opening the directory verifies everything"
+                 what is stored. Check the disk, then restart: opening the directory verifies everything, and writes anew what \
+                 was not confirmed"
             ),
         ))
     }
@@ -380,7 +382,7 @@ fn begin(
 }
 
 /// Nothing was stored.
-fn refusal(path: &Path, error: &io::Error) -> Error {
+pub(crate) fn refusal(path: &Path, error: &io::Error) -> Error {
     match is_full(error) {
         true => disk_full(path),
         false => Error::unavailable(
