@@ -279,3 +279,31 @@ async fn a_sync_that_is_refused_while_opening_is_made_good_by_the_next_opening()
         ["first", "second"]
     );
 }
+
+#[tokio::test]
+async fn an_interrupted_write_that_comes_back_behind_the_end_of_a_segment_does_no_harm() {
+    let machine = Machine::new(4 << 10);
+    let engine = machine.open();
+    send(&engine, message("orders", "first")).await.unwrap();
+    drop(engine);
+    let segment = machine.dir.path().join("00000000000000000001.log");
+    let written = fs::read(&segment).unwrap();
+    let end = written.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let file = File::options().write(true).open(&segment).unwrap();
+    let torn = [0x55; 1000];
+    machine.files.write(&file, &torn, end as u64).unwrap();
+    machine.files.sync(&file).unwrap();
+
+    // It is overwritten with zeros, and those are refused: they are in the page cache only.
+    machine.syncs_end(REFUSED);
+    machine.try_open().unwrap_err();
+    machine.syncs_end(WORKS);
+    let engine = machine.open();
+    assert_eq!(engine.recovery().truncated_bytes, 0);
+    let large = "x".repeat(4 << 10);
+    for data in ["second", &large] {
+        send(&engine, message("orders", data)).await.unwrap();
+    }
+    let all = ["first", "second", &large];
+    assert_eq!(machine.after_power_loss("orders").await, all);
+}

@@ -53,12 +53,7 @@ pub(crate) fn recover(
     let mut replay = Replay::new(state, moment)?;
     let mut ends = Vec::with_capacity(numbers.len());
     for number in &numbers {
-        let (segment, tail) = replay.segment(&directory, *number)?;
-        if tail.torn > 0 && *number != last {
-            let why = "what stands there is not a record, and another segment follows";
-            return Err(damaged(segment.path(), tail.end, why));
-        }
-        ends.push((segment, tail));
+        ends.push(replay.segment(&directory, *number)?);
     }
     for (key, cursor) in marks {
         replay.marked(key, *cursor);
@@ -95,7 +90,8 @@ fn begin(directory: Directory, settings: Settings, state: &mut State) -> Result<
     Ok((log, Recovery::default()))
 }
 
-/// Every segment that is needed must be there, and as long as it was.
+/// Every segment that is needed must be there, and as long as it was. What stands behind its end does not count: if the disk
+/// refused the zeros over an interrupted write, a power loss can bring it back when other segments have followed.
 fn verify(directory: &Directory, sealed: &[Sealed], found: &[(Arc<Segment>, Tail)]) -> Result<()> {
     for Sealed { number, end } in sealed {
         let Some((segment, tail)) = found.iter().find(|(s, _)| s.number() == *number) else {
