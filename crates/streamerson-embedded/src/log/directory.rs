@@ -16,6 +16,8 @@ const SUFFIX: &str = ".log";
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
+    /// Open for good: to sync it must not depend on whether there is a descriptor left.
+    handle: File,
     /// Locked until this is dropped, or the process dies. Holds the number of the newest segment.
     lock: File,
 }
@@ -38,7 +40,8 @@ impl Directory {
                 ),
             ));
         }
-        Ok(Directory { path, lock })
+        let handle = File::open(&path).map_err(unusable)?;
+        Ok(Directory { path, handle, lock })
     }
 
     /// Where it is.
@@ -84,7 +87,7 @@ impl Directory {
 
     /// Makes created, renamed and removed files durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
+        self.handle.sync_all()
     }
 }
 
