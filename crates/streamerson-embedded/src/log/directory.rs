@@ -26,9 +26,7 @@ impl Directory {
     /// Creates the directory as needed, and locks it.
     pub(crate) fn open(path: &Path) -> Result<Directory> {
         let unusable = |error: io::Error| unusable(path, &error);
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(path).map_err(unusable)?;
+        create(path).map_err(unusable)?;
         let path = fs::canonicalize(path).map_err(unusable)?;
         let lock = private().open(path.join(LOCK)).map_err(unusable)?;
         if !lock.try_lock_exclusive().map_err(unusable)? {
@@ -98,6 +96,27 @@ impl Drop for Directory {
     }
 }
 
+/// Creates a directory as needed, and those it lies in, and makes their names durable.
+fn create(path: &Path) -> io::Result<()> {
+    let holders = holders(&std::path::absolute(path)?);
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(path)?;
+    for holder in holders {
+        File::open(holder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// The directories in which a name appears when `path` is created, the innermost first.
+fn holders(path: &Path) -> Vec<PathBuf> {
+    let missing = path.ancestors().take_while(|dir| !dir.exists());
+    missing
+        .filter_map(Path::parent)
+        .map(Path::to_owned)
+        .collect()
+}
+
 /// Opens a file for this user only, creating it as needed.
 pub(crate) fn private() -> fs::OpenOptions {
     let mut options = File::options();
@@ -120,4 +139,21 @@ pub(crate) fn unusable(path: &Path, error: &io::Error) -> Error {
             path.display()
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_all_directories_that_are_created_are_made_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        assert_eq!(holders(&at("a/b/c")), [at("a/b"), at("a"), at("")]);
+        fs::create_dir(at("a")).unwrap();
+        assert_eq!(holders(&at("a/b/c")), [at("a/b"), at("a")]);
+        create(&at("a/b/c")).unwrap();
+        assert!(at("a/b/c").is_dir());
+        assert!(holders(&at("a/b/c")).is_empty());
+    }
 }
