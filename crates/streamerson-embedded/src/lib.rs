@@ -28,7 +28,7 @@
 //! What it costs: memory for the bodies of recent messages ([`Options::cache_bytes`]), 16 bytes for every message
 //! held, and some 150 and the key for each that happens once: up to a million keys of a topic, and of a group, which also begin
 //! every segment. Disk space is freed by whole segments, when nothing in them is held any more: **a topic that is never trimmed
-//! keeps every segment it has a message in**.
+//! keeps every segment it has a message in**. However many segments there are, no more than some 70 files are open, and those being read.
 //!
 //! A data directory holds `LOCK`, `delivered` (how far each group has been delivered), segments (`00000000000000000001.log`, …, growing from 1 MiB to
 //! [`Options::segment_bytes`]) and `next`, the segment made ready for when the present one is full.

@@ -79,3 +79,25 @@ async fn in_a_moment_without_descriptors() {
         tokio::task::yield_now().await;
     }
 }
+
+#[test]
+fn there_may_be_more_segments_than_descriptors() {
+    alone("with_more_segments_than_descriptors");
+}
+
+#[ignore = "in a process of its own"]
+#[tokio::test]
+async fn with_more_segments_than_descriptors() {
+    limit_descriptors();
+    let dir = tempfile::tempdir().unwrap();
+    let broker = EmbeddedBroker::open(dir.path(), options()).unwrap();
+    for _ in 0..200 {
+        send(&broker, 12 << 10).await.unwrap();
+    }
+    assert!(store::segments(dir.path()).len() >= 200);
+    drop(broker);
+    // Now no body is in memory.
+    let broker = EmbeddedBroker::open(dir.path(), options()).unwrap();
+    let held = store::payloads(&broker, "orders").await.unwrap();
+    assert_eq!(held.len(), 200);
+}

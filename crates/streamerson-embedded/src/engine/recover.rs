@@ -128,7 +128,9 @@ fn mend(settings: &Settings, active: &Segment, tail: Tail) -> Result<()> {
         "the end of the log was an interrupted write, which was never acknowledged; it was cut off"
     );
     let to = tail.end + tail.torn;
-    zero(&*settings.files, active.file(), tail.end, to).map_err(|error| refusal(path, &error))
+    let file = active.file();
+    let cut = file.and_then(|file| zero(&*settings.files, &file, tail.end, to));
+    cut.map_err(|error| refusal(path, &error))
 }
 
 /// Class `disk`: brings to the disk what was read, before any of it is served, and before anything is deleted because of it.
@@ -147,12 +149,13 @@ fn secure(
 ) -> Result<()> {
     let files = &*settings.files;
     let frame = frame::again(&last.body, active.salt(), last.offset);
-    let written = files.write(active.file(), &frame, last.offset);
+    let file = active.file();
+    let written = file.and_then(|file| files.write(&file, &frame, last.offset));
     written.map_err(|error| refusal(active.path(), &error))?;
     let needed = |segment: &&Segment| sealed.iter().any(|s| s.number == segment.number());
     let before = found.iter().map(|(segment, _)| &**segment).filter(needed);
     for segment in before.chain([active]) {
-        let synced = files.sync(segment.file());
+        let synced = segment.file().and_then(|file| files.sync(&file));
         synced.map_err(|error| refusal(segment.path(), &error))?;
     }
     let synced = directory.sync();
@@ -214,7 +217,11 @@ impl<'a> Replay<'a> {
     }
 
     fn segment(&mut self, directory: &Directory, number: u64) -> Result<(Arc<Segment>, Tail)> {
-        let segment = Arc::new(Segment::open(number, directory.segment(number))?);
+        let segment = Arc::new(Segment::open(
+            number,
+            directory.segment(number),
+            directory.open_files(),
+        )?);
         self.state.add_segment(segment.clone());
         let mut begun = false;
         let tail = scan(&segment, |frame, body| {

@@ -400,8 +400,12 @@ impl State {
     /// Segments in which nothing is held, but not `active`.
     pub(crate) fn dead_segments(&self, active: u64) -> Vec<u64> {
         let dead = self.segments.iter().filter(|(_, state)| state.live == 0);
-        let numbers = dead.map(|(number, _)| *number);
-        numbers.filter(|number| *number != active).collect()
+        let dead = dead.filter(|(number, _)| **number != active);
+        // Nobody begins to read one of these, but somebody may be about to. One that cannot be kept open for them goes later.
+        let free = dead.filter(|(_, SegmentState { segment, .. })| {
+            Arc::strong_count(segment) == 1 || segment.keep_open().is_ok()
+        });
+        free.map(|(number, _)| *number).collect()
     }
 
     /// Segments are gone.
@@ -429,6 +433,8 @@ pub(crate) fn no_group(key: &GroupKey) -> Error {
 mod tests {
     use super::super::cold::Place;
     use super::*;
+    use crate::log::open::OpenFiles;
+    use std::fs::{self, File};
     use streamerson_core::Message;
 
     fn inbox() -> Topic {
@@ -491,6 +497,28 @@ mod tests {
             state.sweep_if_many(0);
         }
         assert!(state.topics.len() <= MANY + 1);
+    }
+
+    #[test]
+    fn who_reads_a_segment_can_go_on_when_its_file_is_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("segment");
+        let file = Arc::new(File::create(&path).unwrap());
+        let open = Arc::new(OpenFiles::default());
+        let reading = Arc::new(Segment::new(1, path.clone(), file, 0, 0, &open));
+        let mut state = State::new(Limit::Cache(1 << 30));
+        state.add_segment(reading.clone());
+        // Others were used since.
+        open.forget(1);
+        let aside = dir.path().join("aside");
+        fs::rename(&path, &aside).unwrap();
+        assert!(state.dead_segments(2).is_empty(), "it cannot be kept open");
+        fs::rename(&aside, &path).unwrap();
+        assert_eq!(state.dead_segments(2), [1]);
+        state.forget_segments(&[1]);
+        fs::remove_file(&path).unwrap();
+        open.forget(1);
+        reading.file().unwrap();
     }
 
     #[test]

@@ -4,9 +4,12 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs4::fs_std::FileExt as _;
 use streamerson_core::{Error, Result};
+
+use super::open::OpenFiles;
 
 const LOCK: &str = "LOCK";
 const NEXT: &str = "next";
@@ -20,6 +23,7 @@ pub(crate) struct Directory {
     handle: File,
     /// Locked until this is dropped, or the process dies. Holds the number of the newest segment.
     lock: File,
+    open: Arc<OpenFiles>,
 }
 
 impl Directory {
@@ -39,7 +43,12 @@ impl Directory {
             ));
         }
         let handle = File::open(&path).map_err(unusable)?;
-        Ok(Directory { path, handle, lock })
+        Ok(Directory {
+            path,
+            handle,
+            lock,
+            open: Arc::default(),
+        })
     }
 
     /// Where it is.
@@ -63,6 +72,11 @@ impl Directory {
     /// The file of a segment.
     pub(crate) fn segment(&self, number: u64) -> PathBuf {
         self.path.join(format!("{number:020}{SUFFIX}"))
+    }
+
+    /// The files of segments that are open.
+    pub(crate) fn open_files(&self) -> &Arc<OpenFiles> {
+        &self.open
     }
 
     /// The file that becomes the next segment.

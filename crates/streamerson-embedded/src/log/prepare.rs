@@ -11,7 +11,6 @@ use parking_lot::{Condvar, Mutex};
 
 use super::directory::private;
 use super::files::Files;
-use super::segment::Segment;
 
 /// An empty file of zeros, to become a segment.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ pub(crate) struct Preparer {
 #[derive(Debug)]
 enum Task {
     Prepare(u64),
-    Sync(Arc<Segment>),
+    Sync(PathBuf, Arc<File>),
     Delete(PathBuf),
 }
 
@@ -120,8 +119,8 @@ impl Preparer {
     }
 
     /// Brings a segment that is no longer written to the disk.
-    pub(crate) fn sync(&self, segment: Arc<Segment>) {
-        self.send(Task::Sync(segment));
+    pub(crate) fn sync(&self, path: PathBuf, file: Arc<File>) {
+        self.send(Task::Sync(path, file));
     }
 
     /// Deletes the file of a segment.
@@ -166,9 +165,9 @@ impl Worker {
                     *self.slot.next.lock() = next;
                     self.slot.done.notify_all();
                 }
-                Task::Sync(segment) => {
-                    if let Err(error) = self.files.sync(segment.file()) {
-                        let path = segment.path().display();
+                Task::Sync(path, file) => {
+                    if let Err(error) = self.files.sync(&file) {
+                        let path = path.display();
                         tracing::warn!(%path, %error, "a closed segment could not be synced");
                     }
                 }

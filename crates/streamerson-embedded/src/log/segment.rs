@@ -6,12 +6,14 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use rustix::io::Errno;
 use streamerson_core::{Error, ErrorKind, Result};
 
 use super::frame::{HEADER, Header};
+use super::open::OpenFiles;
 
 /// Bytes before the first frame.
 pub(crate) const HEAD: u64 = 64;
@@ -25,30 +27,41 @@ pub(crate) const FORMAT: u32 = 1;
 const MAGIC: &[u8; 8] = b"strmrlog";
 const CHECKED: usize = 32;
 
-/// One file of the log, open for reading and writing.
+/// One file of the log. It is opened when it is needed.
 #[derive(Debug)]
 pub(crate) struct Segment {
     number: u64,
     path: PathBuf,
-    file: File,
+    open: Arc<OpenFiles>,
+    /// Stays open.
+    kept: OnceLock<Arc<File>>,
     salt: u64,
     size: u64,
 }
 
 impl Segment {
     /// A segment in a new `file`, whose head is already written.
-    pub(crate) fn new(number: u64, path: PathBuf, file: File, salt: u64, size: u64) -> Segment {
+    pub(crate) fn new(
+        number: u64,
+        path: PathBuf,
+        file: Arc<File>,
+        salt: u64,
+        size: u64,
+        open: &Arc<OpenFiles>,
+    ) -> Segment {
+        open.keep(number, file);
         Segment {
             number,
             path,
-            file,
+            open: open.clone(),
+            kept: OnceLock::new(),
             salt,
             size,
         }
     }
 
     /// Opens a file and reads its head.
-    pub(crate) fn open(number: u64, path: PathBuf) -> Result<Segment> {
+    pub(crate) fn open(number: u64, path: PathBuf, files: &Arc<OpenFiles>) -> Result<Segment> {
         let open = || {
             let file = File::options().read(true).write(true).open(&path)?;
             let size = file.metadata()?.len();
@@ -61,7 +74,14 @@ impl Segment {
             Some(head) => read_head(&head, number, &path)?,
             None => return Err(damaged(&path, 0, "the head of the segment is cut off")),
         };
-        Ok(Segment::new(number, path, file, salt, size))
+        Ok(Segment::new(
+            number,
+            path,
+            Arc::new(file),
+            salt,
+            size,
+            files,
+        ))
     }
 
     /// Its number.
@@ -74,9 +94,21 @@ impl Segment {
         &self.path
     }
 
-    /// The open file.
-    pub(crate) fn file(&self) -> &File {
-        &self.file
+    /// The file, open for reading and writing.
+    pub(crate) fn file(&self) -> io::Result<Arc<File>> {
+        if let Some(file) = self.kept.get() {
+            return Ok(file.clone());
+        }
+        let opened = self.open.get(self.number, &self.path);
+        // Its name may have gone this moment.
+        opened.or_else(|error| self.kept.get().cloned().ok_or(error))
+    }
+
+    /// Keeps the file open: who is reading it can go on when its name is gone.
+    pub(crate) fn keep_open(&self) -> io::Result<()> {
+        let file = self.file()?;
+        self.kept.get_or_init(|| file);
+        Ok(())
     }
 
     /// What binds frames to it.
@@ -87,6 +119,13 @@ impl Segment {
     /// Bytes of the file.
     pub(crate) fn size(&self) -> u64 {
         self.size
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // One that was deleted takes space as long as it is open.
+        self.open.forget(self.number);
     }
 }
 
@@ -178,13 +217,10 @@ impl Blocks {
     fn read(&mut self, offset: u64, length: usize) -> io::Result<()> {
         let left = self.segment.size.saturating_sub(offset);
         let mut block = vec![0; (length as u64).min(left) as usize];
+        let file = self.segment.file()?;
         let mut filled = 0;
         while filled < block.len() {
-            match self
-                .segment
-                .file
-                .read_at(&mut block[filled..], offset + filled as u64)
-            {
+            match file.read_at(&mut block[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -213,6 +249,14 @@ pub(crate) fn damaged(path: &Path, offset: u64, why: &str) -> Error {
 
 /// A file cannot be read.
 pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Error {
+    let errno = Errno::from_io_error(error);
+    if matches!(errno, Some(Errno::MFILE | Errno::NFILE)) {
+        let path = path.display();
+        return Error::unavailable(
+            "storage-failed",
+            format!("{path} cannot be read now: {error}. Raise the limit of open files"),
+        );
+    }
     Error::new(
         ErrorKind::Corrupt,
         "log-unreadable",

@@ -3,7 +3,7 @@
 //! The next segment is prepared in the background, so its space is taken before it is needed. As long as it is not
 //! there (the disk is full), the rest of the active segment is a reserve: appends are refused, settlements go on.
 
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::Path;
@@ -66,6 +66,8 @@ pub(crate) struct Log {
     directory: Directory,
     settings: Settings,
     active: Arc<Segment>,
+    /// That of `active`: whoever writes does not look for it.
+    file: Arc<File>,
     end: u64,
     /// Bytes of the last checkpoint that was written, as far as that is known: the next takes about as much.
     checkpoint: u64,
@@ -88,13 +90,14 @@ impl Log {
         let size = FIRST_SEGMENT.min(settings.segment_bytes);
         let size = size.max(HEAD + checkpoint.frame().len() as u64);
         let prepared = preparer.take(size).map_err(refused)?;
-        let (segment, end) =
+        let (segment, file, end) =
             begin(&directory, &settings, 1, prepared, checkpoint).map_err(refused)?;
         Ok(Log {
             directory,
             settings,
             preparer,
             active: Arc::new(segment),
+            file,
             end,
             checkpoint: checkpoint.frame().len() as u64,
             sealed: Vec::new(),
@@ -110,13 +113,15 @@ impl Log {
         end: u64,
         sealed: Vec<Sealed>,
     ) -> Result<Log> {
-        let preparer =
-            start(&directory, &settings).map_err(|error| unusable(directory.path(), &error))?;
+        let failed = |error: io::Error| unusable(directory.path(), &error);
+        let preparer = start(&directory, &settings).map_err(failed)?;
+        let file = active.file().map_err(failed)?;
         Ok(Log {
             directory,
             settings,
             preparer,
             active,
+            file,
             end,
             checkpoint: 0,
             sealed,
@@ -226,7 +231,7 @@ impl Log {
             prepared,
             checkpoint,
         );
-        let (segment, end) =
+        let (segment, file, end) =
             begun.map_err(|error| match self.directory.segment(number).exists() {
                 // Once the checkpoint counts, what is written behind its back does not.
                 true => self.broken(&error),
@@ -234,10 +239,12 @@ impl Log {
             })?;
         self.sealed = self.sealed_by_roll(dead);
         self.checkpoint = checkpoint.frame().len() as u64;
-        let before = std::mem::replace(&mut self.active, Arc::new(segment));
+        let path = self.active.path().to_owned();
+        let before = std::mem::replace(&mut self.file, file);
+        self.active = Arc::new(segment);
         self.end = end;
         if self.settings.durability < Durability::Disk {
-            self.preparer.sync(before);
+            self.preparer.sync(path, before);
         }
         self.delete(dead);
         Ok(())
@@ -252,11 +259,11 @@ impl Log {
         }
         frame::seal(frame, self.active.salt(), offset);
         let files = &*self.settings.files;
-        if let Err(error) = files.write(self.active.file(), frame, offset) {
+        if let Err(error) = files.write(&self.file, frame, offset) {
             return Err(self.take_back(offset + length, &error));
         }
         if self.syncs()
-            && let Err(error) = files.sync(self.active.file())
+            && let Err(error) = files.sync(&self.file)
         {
             // A second sync would succeed without having written anything: only a restart writes the frame again.
             return Err(self.broken(&error));
@@ -271,7 +278,7 @@ impl Log {
 
     /// Removes what a failed write may have left, so that it does not appear after a restart.
     fn take_back(&self, to: u64, error: &io::Error) -> Failure {
-        let (files, file) = (&*self.settings.files, self.active.file());
+        let (files, file) = (&*self.settings.files, &*self.file);
         let undone = zero(files, file, self.end, to)
             .or_else(|_| files.cut(file, self.end, self.active.size()))
             .and_then(|()| match self.settings.durability {
@@ -359,7 +366,7 @@ fn begin(
     number: u64,
     prepared: Prepared,
     checkpoint: &mut Encoder,
-) -> io::Result<(Segment, u64)> {
+) -> io::Result<(Segment, Arc<File>, u64)> {
     let Prepared { file, size } = prepared;
     let salt = RandomState::new().hash_one(number);
     let frame = checkpoint.frame();
@@ -378,7 +385,9 @@ fn begin(
         tracing::warn!(%error, "the newest segment could not be noted");
     }
     let end = HEAD + frame.len() as u64;
-    Ok((Segment::new(number, path, file, salt, size), end))
+    let (file, open) = (Arc::new(file), directory.open_files());
+    let segment = Segment::new(number, path, file.clone(), salt, size, open);
+    Ok((segment, file, end))
 }
 
 /// Nothing was stored.
