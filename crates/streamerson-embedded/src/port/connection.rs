@@ -70,7 +70,7 @@ impl Connection {
             let full = requests.len() >= self.batch();
             self.execute(requests).await?;
             if let Some(complaint) = malformed {
-                self.output.push(&Reply::Error(
+                self.answer(&Reply::Error(
                     format!("ERR Protocol error: {complaint}").into(),
                 ));
                 self.session.close();
@@ -120,11 +120,11 @@ impl Connection {
                         break;
                     }
                     let reply = self.call(command, arguments).await?;
-                    self.output.push(&reply);
+                    self.answer(&reply);
                 }
                 Err(failure) => {
                     self.store().await;
-                    self.output.push(&failure.reply());
+                    self.answer(&failure.reply());
                 }
             }
             if self.session.is_closing() || self.output.is_cut() {
@@ -138,13 +138,18 @@ impl Connection {
         Ok(())
     }
 
+    /// Answers in the protocol that the client speaks by now: `HELLO` is answered in the new one.
+    fn answer(&mut self, reply: &Reply) {
+        self.output.push(reply, self.session.protocol());
+    }
+
     /// Stores the appends so far: whatever comes after them must see them.
     async fn store(&mut self) {
         if self.appends.is_empty() {
             return;
         }
         for reply in self.appends.store(self.session.engine()).await {
-            self.output.push(&reply);
+            self.answer(&reply);
         }
     }
 

@@ -6,7 +6,7 @@
 //! of a client; when its connection closes, what was delivered over it is free for others at once.
 //!
 //! Only what our own Redis broker, redis-cli and plain stream clients need is here: streams, consumer groups and
-//! inboxes, over RESP2. Answers and errors are those of Redis 7.0, but for these, all on purpose:
+//! inboxes, over RESP2 and RESP3. Answers and errors are those of Redis 7.0, but for these, all on purpose:
 //!
 //! * An entry has exactly the six fields of a message, and keys are those of one namespace.
 //! * When a connection closes, what was delivered over it is given back, a member that then holds nothing is

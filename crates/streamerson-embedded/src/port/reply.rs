@@ -1,4 +1,4 @@
-//! What clients are answered, and its form on the wire (RESP2).
+//! What clients are answered, and its form on the wire, in the version of the protocol that the client asked for.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -10,6 +10,35 @@ use streamerson_core::{Message, Position};
 
 use crate::engine::Body;
 
+/// A version of the Redis protocol. All that differs between them is decided in [`Output`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Protocol {
+    /// What every client speaks, and every connection begins with.
+    #[default]
+    Resp2,
+    /// What clients ask for with `HELLO 3`.
+    Resp3,
+}
+
+impl Protocol {
+    /// The protocol with this number.
+    pub(super) fn of(number: i64) -> Option<Protocol> {
+        match number {
+            2 => Some(Protocol::Resp2),
+            3 => Some(Protocol::Resp3),
+            _ => None,
+        }
+    }
+
+    /// Its number.
+    pub(super) fn number(self) -> i64 {
+        match self {
+            Protocol::Resp2 => 2,
+            Protocol::Resp3 => 3,
+        }
+    }
+}
+
 /// An answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Reply {
@@ -19,8 +48,12 @@ pub(super) enum Reply {
     Error(Cow<'static, str>),
     /// A number.
     Integer(i64),
+    /// A number that Redis keeps as a floating one: when something is due.
+    Score(u64),
     /// Bytes.
     Bulk(Bytes),
+    /// Text for people.
+    Verbatim(String),
     /// The id of an entry.
     Id(Position),
     /// Nothing, where bytes could be.
@@ -29,6 +62,14 @@ pub(super) enum Reply {
     NilList,
     /// A list.
     List(Vec<Reply>),
+    /// A list in no order.
+    Set(Vec<Reply>),
+    /// Names and values. RESP2 has no maps: there they are one list.
+    Map(Vec<(Reply, Reply)>),
+    /// Streams and their entries. A map too, but in RESP2 a list of pairs.
+    Streams(Vec<(Reply, Reply)>),
+    /// Members and their scores: one list in RESP2, a list of pairs in RESP3.
+    Scores(Vec<(Reply, Reply)>),
     /// An entry of a stream: its id and its fields; nothing in their place if it is gone.
     Entry(Position, Option<Body>),
     /// The fields of an entry.
@@ -51,15 +92,23 @@ impl Reply {
         Reply::Integer(i64::try_from(count).unwrap_or(i64::MAX))
     }
 
-    /// Names and values, as RESP2 writes a map.
+    /// Names and values.
     pub(super) fn map<const N: usize>(pairs: [(&'static str, Reply); N]) -> Reply {
-        Reply::List(
-            pairs
-                .into_iter()
-                .flat_map(|(name, value)| [Reply::Bulk(Bytes::from_static(name.as_bytes())), value])
-                .collect(),
-        )
+        let pair = |(name, value): (&'static str, Reply)| {
+            (Reply::Bulk(Bytes::from_static(name.as_bytes())), value)
+        };
+        Reply::Map(pairs.into_iter().map(pair).collect())
     }
+}
+
+/// How pairs are written.
+enum Pairs {
+    /// As one list, of both in turn.
+    Flat,
+    /// As a list of lists of two.
+    Nested,
+    /// As a map.
+    Map,
 }
 
 /// Values from here on are passed to the socket as they are; smaller ones are cheaper to copy.
@@ -91,37 +140,81 @@ impl Output {
     }
 
     /// Adds an answer, unless one before was lost.
-    pub(super) fn push(&mut self, reply: &Reply) {
+    pub(super) fn push(&mut self, reply: &Reply, protocol: Protocol) {
         if !self.cut {
-            self.add(reply);
+            self.add(reply, protocol);
         }
     }
 
-    fn add(&mut self, reply: &Reply) {
+    fn add(&mut self, reply: &Reply, protocol: Protocol) {
+        use Protocol::{Resp2, Resp3};
         match reply {
             Reply::Lost => self.cut = true,
             Reply::Simple(word) => self.line(b'+', word),
             Reply::Error(detail) => self.line(b'-', &single_line(detail)),
             Reply::Integer(number) => self.number(b':', *number),
+            Reply::Score(number) => match protocol {
+                Resp2 => self.bulk(number.to_string().as_bytes()),
+                Resp3 => self.line(b',', &number.to_string()),
+            },
             Reply::Bulk(bytes) => self.bulk(bytes),
+            Reply::Verbatim(text) => match protocol {
+                Resp2 => self.bulk(text.as_bytes()),
+                Resp3 => self.verbatim(text),
+            },
             Reply::Id(position) => self.id(*position),
+            Reply::Nil | Reply::NilList if protocol == Resp3 => self.tail.put_slice(b"_\r\n"),
             Reply::Nil => self.tail.put_slice(b"$-1\r\n"),
             Reply::NilList => self.tail.put_slice(b"*-1\r\n"),
-            Reply::List(items) => {
-                self.number(b'*', items.len() as i64);
-                for item in items {
-                    self.add(item);
-                }
-            }
+            Reply::List(items) => self.items(b'*', items, protocol),
+            Reply::Set(items) => match protocol {
+                Resp2 => self.items(b'*', items, protocol),
+                Resp3 => self.items(b'~', items, protocol),
+            },
+            Reply::Map(pairs) => match protocol {
+                Resp2 => self.pairs(Pairs::Flat, pairs, protocol),
+                Resp3 => self.pairs(Pairs::Map, pairs, protocol),
+            },
+            Reply::Streams(pairs) => match protocol {
+                Resp2 => self.pairs(Pairs::Nested, pairs, protocol),
+                Resp3 => self.pairs(Pairs::Map, pairs, protocol),
+            },
+            Reply::Scores(pairs) => match protocol {
+                Resp2 => self.pairs(Pairs::Flat, pairs, protocol),
+                Resp3 => self.pairs(Pairs::Nested, pairs, protocol),
+            },
             Reply::Entry(position, body) => {
                 self.number(b'*', 2);
                 self.id(*position);
                 match body {
                     Some(body) => self.body(body),
-                    None => self.add(&Reply::NilList),
+                    None => self.add(&Reply::NilList, protocol),
                 }
             }
             Reply::Fields(body) => self.body(body),
+        }
+    }
+
+    fn items(&mut self, mark: u8, items: &[Reply], protocol: Protocol) {
+        self.number(mark, items.len() as i64);
+        for item in items {
+            self.add(item, protocol);
+        }
+    }
+
+    fn pairs(&mut self, form: Pairs, pairs: &[(Reply, Reply)], protocol: Protocol) {
+        let count = pairs.len() as i64;
+        match form {
+            Pairs::Flat => self.number(b'*', 2 * count),
+            Pairs::Nested => self.number(b'*', count),
+            Pairs::Map => self.number(b'%', count),
+        }
+        for (first, second) in pairs {
+            if let Pairs::Nested = form {
+                self.number(b'*', 2);
+            }
+            self.add(first, protocol);
+            self.add(second, protocol);
         }
     }
 
@@ -189,6 +282,15 @@ impl Output {
         self.number(b'$', bytes.len() as i64);
         self.tail.reserve(bytes.len() + 2);
         self.tail.put_slice(bytes);
+        self.tail.put_slice(b"\r\n");
+    }
+
+    fn verbatim(&mut self, text: &str) {
+        // The kind of the text counts too.
+        const KIND: &str = "txt:";
+        self.number(b'=', (KIND.len() + text.len()) as i64);
+        self.tail.put_slice(KIND.as_bytes());
+        self.tail.put_slice(text.as_bytes());
         self.tail.put_slice(b"\r\n");
     }
 
@@ -272,28 +374,52 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_reply_has_its_form() {
-        let mut output = Output::default();
-        output.push(&Reply::List(vec![
+    fn every_kind_of_reply_has_its_form_in_each_version() {
+        let pairs = || vec![(Reply::text("x"), Reply::Score(7))];
+        let reply = Reply::List(vec![
             Reply::OK,
             Reply::Error("ERR a\r\nb".into()),
             Reply::Integer(-7),
+            Reply::Score(1_700_000_000_000),
             Reply::text("x"),
+            Reply::Verbatim("a\r\nb".into()),
             Reply::Id(Position::new(5, 1)),
             Reply::Nil,
             Reply::NilList,
-        ]));
-        let expected = "*7\r\n+OK\r\n-ERR a  b\r\n:-7\r\n$1\r\nx\r\n$3\r\n5-1\r\n$-1\r\n*-1\r\n";
-        assert_eq!(String::from_utf8(wire(&mut output)).unwrap(), expected);
+            Reply::Set(vec![Reply::OK]),
+            Reply::Map(pairs()),
+            Reply::Streams(pairs()),
+            Reply::Scores(pairs()),
+            Reply::Entry(Position::new(5, 1), None),
+        ]);
+        let expected = [
+            (
+                Protocol::Resp2,
+                "*14\r\n+OK\r\n-ERR a  b\r\n:-7\r\n$13\r\n1700000000000\r\n$1\r\nx\r\n$4\r\na\r\nb\r\n$3\r\n5-1\r\n\
+                 $-1\r\n*-1\r\n*1\r\n+OK\r\n*2\r\n$1\r\nx\r\n$1\r\n7\r\n*1\r\n*2\r\n$1\r\nx\r\n$1\r\n7\r\n\
+                 *2\r\n$1\r\nx\r\n$1\r\n7\r\n*2\r\n$3\r\n5-1\r\n*-1\r\n",
+            ),
+            (
+                Protocol::Resp3,
+                "*14\r\n+OK\r\n-ERR a  b\r\n:-7\r\n,1700000000000\r\n$1\r\nx\r\n=8\r\ntxt:a\r\nb\r\n$3\r\n5-1\r\n\
+                 _\r\n_\r\n~1\r\n+OK\r\n%1\r\n$1\r\nx\r\n,7\r\n%1\r\n$1\r\nx\r\n,7\r\n\
+                 *1\r\n*2\r\n$1\r\nx\r\n,7\r\n*2\r\n$3\r\n5-1\r\n_\r\n",
+            ),
+        ];
+        for (protocol, expected) in expected {
+            let mut output = Output::default();
+            output.push(&reply, protocol);
+            assert_eq!(String::from_utf8(wire(&mut output)).unwrap(), expected);
+        }
     }
 
     #[test]
     fn nothing_follows_a_lost_answer() {
         let mut output = Output::default();
-        output.push(&Reply::OK);
+        output.push(&Reply::OK, Protocol::Resp2);
         assert!(!output.is_cut());
-        output.push(&Reply::List(vec![Reply::Lost]));
-        output.push(&Reply::OK);
+        output.push(&Reply::List(vec![Reply::Lost]), Protocol::Resp2);
+        output.push(&Reply::OK, Protocol::Resp2);
         assert!(output.is_cut());
     }
 
@@ -303,11 +429,12 @@ mod tests {
         let mut message = Message::new("k", large.clone());
         message.id = "i".into();
         let mut output = Output::default();
-        output.push(&Reply::Entry(
+        let entry = Reply::Entry(
             Position::new(u64::MAX, u64::MAX),
             Some(Body::Message(message)),
-        ));
-        output.push(&Reply::OK);
+        );
+        output.push(&entry, Protocol::Resp2);
+        output.push(&Reply::OK, Protocol::Resp2);
         assert!(
             output
                 .full

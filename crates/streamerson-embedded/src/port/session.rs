@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::deliveries::Deliveries;
 use super::keys::Keys;
+use super::reply::Protocol;
 use super::request::Limits;
 use super::shared::{Shared, Unblock};
 use crate::engine::Engine;
@@ -17,6 +18,7 @@ pub(super) struct Session {
     shared: Arc<Shared>,
     id: u64,
     trusted: bool,
+    protocol: Protocol,
     closing: bool,
     ended: CancellationToken,
     unblock: Arc<Unblock>,
@@ -31,6 +33,7 @@ impl Session {
             trusted: shared.options.password.is_none(),
             shared,
             id,
+            protocol: Protocol::default(),
             closing: false,
             ended,
             unblock,
@@ -68,6 +71,18 @@ impl Session {
         self.trusted = true;
     }
 
+    /// What the client is answered in.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The client asked to be answered in `protocol`.
+    pub(super) fn speak(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+        self.shared
+            .note(self.id, |client| client.protocol = protocol);
+    }
+
     /// How much the client may send as one command.
     pub(super) fn limits(&self) -> Limits {
         match self.trusted {
@@ -81,6 +96,7 @@ impl Session {
         self.trusted = self.shared.options.password.is_none();
         self.shared
             .note(self.id, |client| client.name = String::new());
+        self.speak(Protocol::default());
     }
 
     /// Ends the connection once the answers so far are written.

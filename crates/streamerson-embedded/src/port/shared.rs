@@ -15,6 +15,7 @@ use super::keys::Keys;
 use super::leases::Leases;
 use super::options::Options;
 use super::readers::Readers;
+use super::reply::Protocol;
 use super::scripts::Library;
 use crate::EmbeddedBroker;
 use crate::engine::Engine;
@@ -55,6 +56,8 @@ pub(super) struct Client {
     pub(super) name: String,
     /// The library it said it uses, and its version.
     pub(super) library: (String, String),
+    /// What it is answered in.
+    pub(super) protocol: Protocol,
     /// When it connected.
     pub(super) since: Instant,
     /// Ends its connection.
@@ -137,6 +140,7 @@ impl Shared {
             peer,
             name: String::new(),
             library: (String::new(), String::new()),
+            protocol: Protocol::default(),
             since: Instant::now(),
             ended: ended.clone(),
             unblock: unblock.clone(),

@@ -77,8 +77,9 @@ async fn commands_may_be_piped_in() {
 }
 
 #[tokio::test]
-async fn resp3_is_asked_for_in_vain() {
+async fn resp3_may_be_asked_for() {
     let server = Server::start().await;
-    let output = redis_cli(&server, &["-3", "ping"], "").await;
-    assert!(output.contains("NOPROTO"), "{output}");
+    let ask = ["-3", "--no-raw", "CONFIG", "GET", "maxmemory"];
+    let output = redis_cli(&server, &ask, "").await;
+    assert_eq!(output.trim(), r#"1# "maxmemory" => "0""#);
 }

@@ -22,6 +22,15 @@ const PRIVATE: &[&str] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_are_those_of_redis() {
+    compare("HELLO 2").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_in_resp3_are_those_of_redis() {
+    compare("HELLO 3").await;
+}
+
+async fn compare(hello: &str) {
     let redis = RedisServer::start().await;
     let server = Server::start().await;
     let mut differences = Vec::new();
@@ -29,7 +38,7 @@ async fn answers_are_those_of_redis() {
         let mut real = Wire::connect(([127, 0, 0, 1], redis.port()).into()).await;
         let mut ours = server.connect().await;
         let (mut real_ids, mut our_ids) = (Ids::default(), Ids::default());
-        for line in *lines {
+        for line in [hello].iter().chain(*lines) {
             let expected = real_ids.normalise(line, run(&mut real, name, line, &real_ids).await);
             let found = our_ids.normalise(line, run(&mut ours, name, line, &our_ids).await);
             if expected != found {
@@ -81,6 +90,14 @@ impl Ids {
             Value::List(items) => {
                 Value::List(items.into_iter().map(|item| self.rename(item)).collect())
             }
+            Value::Map(pairs) => {
+                let pairs = pairs.into_iter();
+                Value::Map(
+                    pairs
+                        .map(|(key, value)| (key, self.rename(value)))
+                        .collect(),
+                )
+            }
             other => other,
         }
     }
@@ -109,6 +126,15 @@ fn hide_idle(value: &mut Value) {
 }
 
 fn hide_private(value: &mut Value) {
+    if let Value::Map(pairs) = value {
+        for (name, value) in pairs {
+            match PRIVATE.contains(&name.text()) {
+                true => *value = Value::Null,
+                false => hide_private(value),
+            }
+        }
+        return;
+    }
     let Value::List(items) = value else { return };
     for at in 0..items.len() {
         let private = matches!(&items[at], Value::Bulk(name) if PRIVATE.contains(&name.as_str()));

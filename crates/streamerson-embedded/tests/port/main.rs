@@ -10,6 +10,7 @@ mod guard;
 mod lost_group;
 mod malformed;
 mod pipeline;
+mod protocol;
 mod scripts;
 mod server;
 mod shutdown;

@@ -5,29 +5,29 @@ use streamerson_testkit::redis::RedisServer;
 use crate::server::Server;
 use crate::wire::{Value, Wire, fields};
 
-const JOIN: &str = include_str!("../../../../spec/scripts/join.lua");
-const SETTLE: &str = include_str!("../../../../spec/scripts/settle.lua");
-const CLAIM: &str = include_str!("../../../../spec/scripts/claim.lua");
-const LEAVE: &str = include_str!("../../../../spec/scripts/leave.lua");
-const EXTEND: &str = include_str!("../../../../spec/scripts/extend.lua");
-const APPEND: &str = include_str!("../../../../spec/scripts/append.lua");
-const TAKE: &str = include_str!("../../../../spec/scripts/take.lua");
-const LEASE: &str = include_str!("../../../../spec/scripts/lease.lua");
-const PENDING: &str = include_str!("../../../../spec/scripts/pending.lua");
-const SEEK: &str = include_str!("../../../../spec/scripts/seek.lua");
-const REMOVE: &str = include_str!("../../../../spec/scripts/remove.lua");
-const DIVIDE: &str = include_str!("../../../../spec/scripts/divide.lua");
+pub(crate) const JOIN: &str = include_str!("../../../../spec/scripts/join.lua");
+pub(crate) const SETTLE: &str = include_str!("../../../../spec/scripts/settle.lua");
+pub(crate) const CLAIM: &str = include_str!("../../../../spec/scripts/claim.lua");
+pub(crate) const LEAVE: &str = include_str!("../../../../spec/scripts/leave.lua");
+pub(crate) const EXTEND: &str = include_str!("../../../../spec/scripts/extend.lua");
+pub(crate) const APPEND: &str = include_str!("../../../../spec/scripts/append.lua");
+pub(crate) const TAKE: &str = include_str!("../../../../spec/scripts/take.lua");
+pub(crate) const LEASE: &str = include_str!("../../../../spec/scripts/lease.lua");
+pub(crate) const PENDING: &str = include_str!("../../../../spec/scripts/pending.lua");
+pub(crate) const SEEK: &str = include_str!("../../../../spec/scripts/seek.lua");
+pub(crate) const REMOVE: &str = include_str!("../../../../spec/scripts/remove.lua");
+pub(crate) const DIVIDE: &str = include_str!("../../../../spec/scripts/divide.lua");
 
 /// A real Redis and a port, given the same commands.
-struct Both {
+pub(crate) struct Both {
     _redis: RedisServer,
     _server: Server,
-    real: Wire,
-    ours: Wire,
+    pub(crate) real: Wire,
+    pub(crate) ours: Wire,
 }
 
 impl Both {
-    async fn start() -> Both {
+    pub(crate) async fn start() -> Both {
         let redis = RedisServer::start().await;
         let server = Server::start().await;
         Both {

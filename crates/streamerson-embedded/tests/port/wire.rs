@@ -18,6 +18,12 @@ pub(crate) enum Value {
     Nil,
     NilList,
     List(Vec<Value>),
+    // From here on: RESP3.
+    Null,
+    Double(String),
+    Verbatim(String),
+    Set(Vec<Value>),
+    Map(Vec<(Value, Value)>),
 }
 
 impl Value {
@@ -34,8 +40,43 @@ impl Value {
 
     pub(crate) fn text(&self) -> &str {
         match self {
-            Value::Simple(text) | Value::Error(text) | Value::Bulk(text) => text,
+            Value::Simple(text)
+            | Value::Error(text)
+            | Value::Bulk(text)
+            | Value::Verbatim(text) => text,
             other => panic!("not text: {other:?}"),
+        }
+    }
+
+    pub(crate) fn map(self) -> Vec<(Value, Value)> {
+        match self {
+            Value::Map(pairs) => pairs,
+            other => panic!("not a map: {other:?}"),
+        }
+    }
+
+    /// Of what kind it is, and what is in it. Sets differ in what is in them, and that is no difference.
+    pub(crate) fn form(&self) -> String {
+        let all = |items: &[Value]| items.iter().map(Value::form).collect::<String>();
+        match self {
+            Value::Simple(_) => "+".into(),
+            Value::Error(_) => "-".into(),
+            Value::Integer(_) => ":".into(),
+            Value::Bulk(_) => "$".into(),
+            Value::Nil => "$-1".into(),
+            Value::NilList => "*-1".into(),
+            Value::List(items) => format!("*({})", all(items)),
+            Value::Null => "_".into(),
+            Value::Double(_) => ",".into(),
+            Value::Verbatim(_) => "=".into(),
+            Value::Set(_) => "~".into(),
+            Value::Map(pairs) => {
+                let pairs = pairs.iter();
+                let pairs: String = pairs
+                    .map(|(key, value)| key.form() + &value.form())
+                    .collect();
+                format!("%({pairs})")
+            }
         }
     }
 
@@ -110,24 +151,40 @@ impl Wire {
             "-" => Value::Error(rest.into()),
             ":" => Value::Integer(rest.parse().expect("a number")),
             "$" if rest == "-1" => Value::Nil,
-            "$" => {
-                let length: usize = rest.parse().expect("a length");
-                let mut bytes = vec![0; length + 2];
-                self.stream.read_exact(&mut bytes).await.ok()?;
-                assert!(bytes.ends_with(b"\r\n"));
-                bytes.truncate(length);
-                Value::Bulk(String::from_utf8_lossy(&bytes).into_owned())
-            }
+            "$" => Value::Bulk(self.bytes(rest).await?),
             "*" if rest == "-1" => Value::NilList,
-            "*" => {
-                let mut items = Vec::new();
+            "*" => Value::List(self.items(rest).await?),
+            "_" => Value::Null,
+            "," => Value::Double(rest.into()),
+            "=" => Value::Verbatim(self.bytes(rest).await?),
+            "~" => Value::Set(self.items(rest).await?),
+            "%" => {
+                let mut pairs = Vec::new();
                 for _ in 0..rest.parse().expect("a length") {
-                    items.push(Box::pin(self.value()).await?);
+                    let key = Box::pin(self.value()).await?;
+                    pairs.push((key, Box::pin(self.value()).await?));
                 }
-                Value::List(items)
+                Value::Map(pairs)
             }
             other => panic!("unknown mark {other:?}"),
         })
+    }
+
+    async fn bytes(&mut self, length: &str) -> Option<String> {
+        let length: usize = length.parse().expect("a length");
+        let mut bytes = vec![0; length + 2];
+        self.stream.read_exact(&mut bytes).await.ok()?;
+        assert!(bytes.ends_with(b"\r\n"));
+        bytes.truncate(length);
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    async fn items(&mut self, count: &str) -> Option<Vec<Value>> {
+        let mut items = Vec::new();
+        for _ in 0..count.parse().expect("a length") {
+            items.push(Box::pin(self.value()).await?);
+        }
+        Some(items)
     }
 }
 

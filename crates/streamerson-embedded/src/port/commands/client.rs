@@ -62,7 +62,7 @@ fn set_info(session: &mut Session, mut arguments: Arguments) -> Answer {
 fn info(session: &mut Session, _: Arguments) -> Answer {
     let clients = session.shared().clients();
     let own = clients.into_iter().filter(|(id, _)| *id == session.id());
-    Ok(Reply::text(describe(session, own)))
+    Ok(Reply::Verbatim(describe(session, own)))
 }
 
 /// `CLIENT LIST [ID id…] [TYPE normal]`.
@@ -80,13 +80,13 @@ fn list(session: &mut Session, mut arguments: Arguments) -> Answer {
         let wanted = clients
             .into_iter()
             .filter(|(id, _)| wanted.contains(&(*id as i64)));
-        return Ok(Reply::text(describe(session, wanted)));
+        return Ok(Reply::Verbatim(describe(session, wanted)));
     }
     if arguments.accept("type") {
         arguments.next()?;
     }
     arguments.end()?;
-    Ok(Reply::text(describe(session, clients)))
+    Ok(Reply::Verbatim(describe(session, clients)))
 }
 
 /// `CLIENT KILL ID id`: one client by its number.
@@ -144,15 +144,17 @@ fn describe(session: &Session, clients: impl IntoIterator<Item = (u64, Client)>)
             peer,
             name,
             library: (library, version),
+            protocol,
             since,
             ..
         } = client;
         let age = since.elapsed().as_secs();
+        let protocol = protocol.number();
         let local = session.shared().address;
         let _ = writeln!(
             text,
             "id={id} addr={peer} laddr={local} name={name} age={age} db=0 sub=0 psub=0 multi=-1 user=default \
-             resp=2 lib-name={library} lib-ver={version}"
+             resp={protocol} lib-name={library} lib-ver={version}"
         );
     }
     text

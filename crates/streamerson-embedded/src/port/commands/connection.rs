@@ -5,7 +5,7 @@ use sha1::{Digest, Sha1};
 
 use super::{Answer, Arguments, Command, NO_AUTH, QUOTED, Run, Session, quote};
 use crate::port::failure::Failure;
-use crate::port::reply::Reply;
+use crate::port::reply::{Protocol, Reply};
 use crate::port::shared::VERSION;
 
 pub(super) static COMMANDS: &[Command] = &[
@@ -30,15 +30,16 @@ fn echo(_: &mut Session, mut arguments: Arguments) -> Answer {
     Ok(Reply::Bulk(arguments.next()?))
 }
 
-/// `HELLO [2 [AUTH user password] [SETNAME name]]`. Only RESP2 is spoken here; clients fall back to it.
+/// `HELLO [2|3 [AUTH user password] [SETNAME name]]`. Without a version it asks only what is spoken.
 fn hello(session: &mut Session, mut arguments: Arguments) -> Answer {
+    let mut protocol = session.protocol();
     if arguments.left() > 0 {
         let version = arguments
             .integer()
             .map_err(|_| Failure::err("Protocol version is not an integer or out of range"))?;
-        if version != 2 {
-            return Err(Failure::of("NOPROTO unsupported protocol version"));
-        }
+        protocol = Protocol::of(version).ok_or(Failure::of(
+            "NOPROTO unsupported protocol version: 2 and 3 are spoken here",
+        ))?;
     }
     let mut name = None;
     while let Some(option) = arguments.optional() {
@@ -61,6 +62,7 @@ fn hello(session: &mut Session, mut arguments: Arguments) -> Answer {
              same time",
         ));
     }
+    session.speak(protocol);
     if let Some(name) = name {
         let id = session.id();
         session.shared().note(id, |client| client.name = name);
@@ -68,7 +70,7 @@ fn hello(session: &mut Session, mut arguments: Arguments) -> Answer {
     Ok(Reply::map([
         ("server", Reply::text("redis")),
         ("version", Reply::text(VERSION)),
-        ("proto", Reply::Integer(2)),
+        ("proto", Reply::Integer(protocol.number())),
         ("id", Reply::Integer(session.id() as i64)),
         ("mode", Reply::text("standalone")),
         ("role", Reply::text("master")),

@@ -63,14 +63,14 @@ fn range(session: &mut Session, mut arguments: Arguments) -> Answer {
         .zip(0..)
         .filter(|(_, at)| (start..=stop).contains(at))
         .map(|(retry, _)| retry);
-    let mut found = Vec::new();
-    for (due, position) in wanted {
-        found.push(Reply::Id(position));
-        if with_scores {
-            found.push(Reply::text(due.to_string()));
-        }
-    }
-    Ok(Reply::List(found))
+    Ok(match with_scores {
+        true => Reply::Scores(
+            wanted
+                .map(|(due, position)| (Reply::Id(position), Reply::Score(due)))
+                .collect(),
+        ),
+        false => Reply::List(wanted.map(|(_, position)| Reply::Id(position)).collect()),
+    })
 }
 
 fn score(session: &mut Session, mut arguments: Arguments) -> Answer {
@@ -80,7 +80,7 @@ fn score(session: &mut Session, mut arguments: Arguments) -> Answer {
         return Ok(Reply::Nil);
     };
     let due = retries(session, &key).remove(&position);
-    Ok(due.map_or(Reply::Nil, |due| Reply::text(due.to_string())))
+    Ok(due.map_or(Reply::Nil, Reply::Score))
 }
 
 /// What waits for its retry, and until when by the wall clock.

@@ -58,7 +58,7 @@ fn read(session: &mut Session, arguments: Arguments) -> BoxFuture<'_, Answer> {
                 }
             }
             if !found.is_empty() {
-                return Ok(Reply::List(found));
+                return Ok(Reply::Streams(found));
             }
             if !waiting.news(news).await {
                 return Ok(Reply::NilList);

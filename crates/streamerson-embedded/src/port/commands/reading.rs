@@ -37,9 +37,9 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// The answer about this stream.
-    pub(super) fn reply(&self, entries: Vec<Reply>) -> Reply {
-        Reply::List(vec![Reply::Bulk(self.key.clone()), Reply::List(entries)])
+    /// The answer about this stream, for [`Reply::Streams`].
+    pub(super) fn reply(&self, entries: Vec<Reply>) -> (Reply, Reply) {
+        (Reply::Bulk(self.key.clone()), Reply::List(entries))
     }
 }
 

@@ -51,7 +51,7 @@ fn info(session: &mut Session, arguments: Arguments) -> Answer {
             describe(session, &mut text);
         }
     }
-    Ok(Reply::text(text))
+    Ok(Reply::Verbatim(text))
 }
 
 type Section = (&'static str, fn(&Session, &mut String));
@@ -154,13 +154,13 @@ fn config_get(session: &mut Session, arguments: Arguments) -> Answer {
         match arguments.rest().iter().find(fits) {
             // As Redis does: a whole name is answered as it was asked for.
             Some(pattern) if pattern.eq_ignore_ascii_case(name.as_bytes()) => {
-                found.extend([Reply::Bulk(pattern.clone()), Reply::text(value)]);
+                found.push((Reply::Bulk(pattern.clone()), Reply::text(value)));
             }
-            Some(_) => found.extend([Reply::text(name), Reply::text(value)]),
+            Some(_) => found.push((Reply::text(name), Reply::text(value))),
             None => {}
         }
     }
-    Ok(Reply::List(found))
+    Ok(Reply::Map(found))
 }
 
 /// `COMMAND [COUNT | LIST | DOCS [name…] | INFO [name…]]`.
@@ -176,7 +176,7 @@ fn command(_: &mut Session, mut arguments: Arguments) -> Answer {
                 .collect(),
         )),
         // What is documented here is documented by Redis.
-        b"docs" => Ok(Reply::List(Vec::new())),
+        b"docs" => Ok(Reply::Map(Vec::new())),
         b"info" if arguments.left() == 0 => {
             Ok(Reply::List(commands().map(Command::describe).collect()))
         }
@@ -184,7 +184,7 @@ fn command(_: &mut Session, mut arguments: Arguments) -> Answer {
             let describe = |name: &Bytes| {
                 let name = String::from_utf8_lossy(name).to_ascii_lowercase();
                 ALL.get(name.as_str())
-                    .map_or(Reply::NilList, |command| command.describe())
+                    .map_or(Reply::Nil, |command| command.describe())
             };
             Ok(Reply::List(arguments.rest().iter().map(describe).collect()))
         }
@@ -210,11 +210,11 @@ impl Command {
     fn describe(&self) -> Reply {
         let (first, last, step) = self.keys;
         let flags = self.flags.iter().map(|flag| Reply::Simple(flag)).collect();
-        let none = || Reply::List(Vec::new());
+        let none = || Reply::Set(Vec::new());
         Reply::List(vec![
             Reply::text(self.name),
             Reply::Integer(self.arity.into()),
-            Reply::List(flags),
+            Reply::Set(flags),
             Reply::Integer(first.into()),
             Reply::Integer(last.into()),
             Reply::Integer(step.into()),
