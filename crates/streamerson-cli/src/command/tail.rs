@@ -1,27 +1,33 @@
 //! `streamerson tail`: follows a topic.
 
 use std::io;
+use std::time::Duration;
 
 use clap::Args;
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
-use streamerson_core::{Entry, Reader, Start, Topic};
+use streamerson_core::{Entry, Error, ErrorKind, Reader, Start, Topic};
+use tokio::time::{Instant, sleep};
 
 use super::topic::{note_missing, parts};
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
-use crate::output::{self, Format, plain};
+use crate::output::{self, Format, message, plain};
 use crate::view::Record;
 
 /// How many entries are read at once.
 const BATCH: usize = 256;
 /// How many characters of a payload the table shows.
 const SHOWN: usize = 200;
+/// How long a broker that is away is left alone before it is asked again.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How often it is told that the broker is away.
+const REMINDER: Duration = Duration::from_secs(10);
 
 /// Print the messages of a topic as they arrive, until Ctrl-C
 ///
 /// Reading takes nothing from anyone: every reader sees every message. With `-o json`, one object per line. Of a divided topic all
-/// partitions are read, each in its order.
+/// partitions are read, each in its order. A broker that goes away meanwhile is waited for: reading goes on where it was.
 #[derive(Debug, Args)]
 pub(crate) struct Tail {
     /// Topic to read; NAME:dlq for its dead letters
@@ -53,17 +59,26 @@ impl Tail {
         let mut reading = FuturesUnordered::new();
         for topic in parts(&*broker, &self.topic).await? {
             let reader = broker.read(&topic, self.from).await?;
-            reading.push(read(topic, reader));
+            reading.push(read(topic, reader, Duration::ZERO));
         }
         let is_divided = reading.len() > 1;
         if !is_divided {
             note_missing(&*broker, &self.topic).await?;
         }
         let mut left = self.limit.unwrap_or(u64::MAX);
+        let mut absence = Absence::default();
         while left > 0
             && let Some((topic, reader, entries)) = reading.next().await
         {
-            let entries = entries?.into_iter().take(left.min(BATCH as u64) as usize);
+            let entries = match entries {
+                Ok(entries) => entries,
+                Err(error) => {
+                    absence.bear(error)?;
+                    reading.push(read(topic, reader, PAUSE));
+                    continue;
+                }
+            };
+            let entries = entries.into_iter().take(left.min(BATCH as u64) as usize);
             left -= entries.len() as u64;
             let lines: io::Result<Vec<String>> = entries
                 .map(|entry| match self.output {
@@ -73,17 +88,42 @@ impl Tail {
                 })
                 .collect();
             output::line(lines?.join("\n").as_bytes())?;
-            reading.push(read(topic, reader));
+            reading.push(read(topic, reader, Duration::ZERO));
         }
         Ok(())
     }
 }
 
-/// The next entries of a topic, with what is needed to go on.
+/// What was told of a broker that is away.
+#[derive(Default)]
+struct Absence {
+    told: Option<Instant>,
+}
+
+impl Absence {
+    /// Tells of a failure that passes, once for all partitions; any other is the end.
+    fn bear(&mut self, error: Error) -> Result<()> {
+        if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown) {
+            return Err(error.into());
+        }
+        if self.told.is_none_or(|told| told.elapsed() >= REMINDER) {
+            self.told = Some(Instant::now());
+            let what = format!("note: {error}; reading goes on where it was once that has passed");
+            message(&plain(&what));
+        }
+        Ok(())
+    }
+}
+
+/// The next entries of a topic, after a pause, with what is needed to go on.
 async fn read(
     topic: Topic,
     mut reader: Box<dyn Reader>,
+    pause: Duration,
 ) -> (Topic, Box<dyn Reader>, streamerson_core::Result<Vec<Entry>>) {
+    if !pause.is_zero() {
+        sleep(pause).await;
+    }
     let entries = reader.next(BATCH).await;
     (topic, reader, entries)
 }

@@ -324,6 +324,55 @@ async fn tail_follows_and_ends_quietly_when_nobody_reads() {
 }
 
 #[tokio::test]
+async fn tail_goes_on_where_it_was_when_its_broker_comes_back() {
+    let mut redis = RedisServer::builder().appendonly("always").start().await;
+    let place = Place::of(redis.url()).await;
+    place
+        .run(&["topic", "create", "orders", "--partitions", "2"])
+        .await
+        .ok();
+    let tail = ["tail", "orders", "--from", "earliest", "-n", "3"];
+    let mut tail = place.start(&[&tail[..], &["-o", "json"]].concat());
+    place.send("orders.0", &["\"first\""]).await;
+    place.send("orders.1", &["\"second\""]).await;
+    for _ in 0..2 {
+        tail.line("payload").await;
+    }
+    redis.kill().await;
+    tail.line("reading goes on where it was").await;
+    redis.start_again().await;
+    let third = ["send", "orders", "order.create", "-d", "\"third\""];
+    place.run(&third).await.ok();
+    let (code, said) = tail.ended().await;
+    assert_eq!(code, 0, "{said}");
+    for payload in ["first", "second", "third"] {
+        assert_eq!(said.matches(payload).count(), 1, "{said}");
+    }
+    assert_eq!(said.matches("note: ").count(), 1, "{said}");
+}
+
+#[tokio::test]
+async fn tail_ends_when_it_is_no_longer_allowed_to_read() {
+    let redis = RedisServer::start().await;
+    let place = Place::of(redis.url()).await;
+    place.send("orders", &["1"]).await;
+    let mut tail = place.start(&["tail", "orders", "--from", "earliest"]);
+    tail.line("order.create").await;
+    redis.cli(&["CONFIG", "SET", "requirepass", "zzz"]);
+    redis.cli(&[
+        "-a",
+        "zzz",
+        "--no-auth-warning",
+        "CLIENT",
+        "KILL",
+        "TYPE",
+        "normal",
+    ]);
+    let (code, said) = tail.ended().await;
+    assert_eq!(code, 5, "{said}");
+}
+
+#[tokio::test]
 async fn what_others_wrote_does_not_reach_the_terminal_as_control_characters() {
     let dev = Dev::start(&[]).await;
     let send = [
