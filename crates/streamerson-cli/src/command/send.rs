@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
+use bytestring::ByteString;
 use clap::Args;
 use serde::Serialize;
 use streamerson::Client;
 use streamerson::client::IDEMPOTENCY_KEEP;
 use streamerson_core::meta::IDEMPOTENCY_KEY;
 use streamerson_core::time::millis;
-use streamerson_core::{Append, Message, Once, Position};
+use streamerson_core::{Append, Broker, Message, Once, Position, partition};
 
 use crate::destination::Destination;
 use crate::duration;
 use crate::endpoint::BrokerArgs;
 use crate::failure::Result;
-use crate::output::{self, Format};
+use crate::output::{self, Format, message};
 use crate::payload::PayloadArgs;
 
 /// Append a message to a topic, and print its id and position
@@ -34,7 +35,8 @@ pub(crate) struct Send {
     #[arg(long, value_name = "DURATION", value_parser = duration::age, allow_hyphen_values = true)]
     delay: Option<Duration>,
 
-    /// Store it once: of all messages of this type with the same key, the first of a day is stored; workers see the key too
+    /// Store it once: of all messages of this type with the same key, the first of a day is stored, and what is printed is its id
+    /// and position; workers see the key too
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
 
@@ -46,11 +48,15 @@ pub(crate) struct Send {
     broker: BrokerArgs,
 }
 
+/// The message that is stored: with a key it may be an earlier one.
 #[derive(Serialize)]
 struct Sent<'a> {
-    id: &'a str,
-    /// Of the message that is stored; none while it is scheduled.
+    /// None when only the broker knows: with a key, when it is scheduled, or gone again.
+    id: Option<&'a str>,
+    /// None while it is scheduled.
     position: Option<String>,
+    /// Whether it was stored before, so that nothing was stored now; none when that is not known.
+    repeat: Option<bool>,
 }
 
 impl Send {
@@ -58,18 +64,24 @@ impl Send {
         self.destination.check()?;
         let mut append = self.append()?;
         let id = append.message.id.clone();
-        let client = Client::open(self.broker.connect().await?).await?;
+        let broker = self.broker.connect().await?;
+        let client = Client::open(broker.clone()).await?;
         if let Some(delay) = self.delay {
             append = append.due_at(client.broker_unix_ms().saturating_add(millis(delay)));
         }
-        let position = client.store(append).await?;
-        let position = (position != Position::ZERO).then(|| position.to_string());
+        let position = client.store(append.clone()).await?;
+        let stored = match self.idempotency_key {
+            Some(_) => id_at(&*broker, &append, position).await,
+            None => Some(id.clone()),
+        };
+        let sent = Sent {
+            repeat: stored.as_ref().map(|stored| *stored != id),
+            id: stored.as_deref(),
+            position: (position != Position::ZERO).then(|| position.to_string()),
+        };
         match self.output {
-            Format::Table => {
-                let place = position.as_deref().unwrap_or("scheduled");
-                output::line(format!("{id} {place}").as_bytes())?;
-            }
-            Format::Json => output::json(&Sent { id: &id, position })?,
+            Format::Table => sent.print()?,
+            Format::Json => output::json(&sent)?,
         }
         Ok(())
     }
@@ -94,6 +106,39 @@ impl Send {
         }
         Ok(append)
     }
+}
+
+impl Sent<'_> {
+    fn print(&self) -> Result<()> {
+        match self.repeat {
+            Some(false) => (),
+            Some(true) => {
+                message("note: a message with this key was stored before; nothing was stored now");
+            }
+            None => {
+                message("note: it is not known whether a message with this key was sent before")
+            }
+        }
+        let id = self.id.unwrap_or("-");
+        let place = self.position.as_deref().unwrap_or("scheduled");
+        output::line(format!("{id} {place}").as_bytes())?;
+        Ok(())
+    }
+}
+
+/// The id of the message that stands where `append` was answered to be. None when that is not to be seen, which is no failure: what
+/// was to be sent is sent.
+async fn id_at(broker: &dyn Broker, append: &Append, position: Position) -> Option<ByteString> {
+    let before = position.predecessor()?;
+    let mut topic = append.topic.clone();
+    let partitions = broker.partitions(&topic).await.ok()?;
+    if partitions > 0 {
+        let number = partition::of(&partition::key(&append.message), partitions);
+        topic = partition::topic(&topic, number).ok()?;
+    }
+    let found = broker.range(&topic, before, 1).await.ok()?.pop()?;
+    let message = found.message.ok()?;
+    (found.position == position).then_some(message.id)
 }
 
 /// Reads a time with its offset, as milliseconds since 1970.

@@ -35,7 +35,14 @@ async fn a_message_to_a_divided_topic_goes_to_the_partition_that_any_client_woul
         "json",
     ];
     let sent = place.run(&send).await.json();
-    assert_eq!(sent["position"], json!(ours));
+    assert_eq!(
+        (&sent["position"], &sent["repeat"]),
+        (&json!(ours), &json!(true))
+    );
+    let text = place.run(&send[..5]).await;
+    assert!(text.stderr.contains("stored before"), "{}", text.stderr);
+    let id = sent["id"].as_str().unwrap();
+    assert_eq!(text.ok().trim(), format!("{id} {ours}"));
     place.run(&["send", "orders", "order.create"]).await.ok();
     assert_eq!(place.messages("orders").await, []);
     let mut stored = 0;
@@ -142,11 +149,20 @@ async fn a_message_may_appear_later_and_one_with_a_key_is_stored_once() {
     };
     let first = send(&["-d", "1", "--idempotency-key", "k"]).await;
     let again = send(&["-d", "1", "--idempotency-key", "k"]).await;
-    assert_eq!(first["position"], again["position"]);
-    assert_ne!(first["id"], again["id"]);
+    assert_eq!(
+        (&first["position"], &first["id"]),
+        (&again["position"], &again["id"])
+    );
+    assert_eq!(
+        (&first["repeat"], &again["repeat"]),
+        (&json!(false), &json!(true))
+    );
 
     let later = send(&["-d", "2", "--delay", "7d"]).await;
-    assert_eq!(later["position"], json!(null));
+    assert_eq!(
+        (&later["position"], &later["repeat"]),
+        (&json!(null), &json!(false))
+    );
     send(&["-d", "3", "--at", "2020-01-01T00:00:00Z"]).await;
     let show = ["topic", "show", "orders", "--broker", &url, "-o", "json"];
     let shown = run(show).await.json();
@@ -154,6 +170,16 @@ async fn a_message_may_appear_later_and_one_with_a_key_is_stored_once() {
         (&shown["length"], &shown["scheduled"]),
         (&json!(2), &json!(1))
     );
+}
+
+#[tokio::test]
+async fn what_only_the_broker_knows_of_a_message_with_a_key_is_not_made_up() {
+    let dev = Dev::start(&[]).await;
+    let send = ["send", "orders", "o", "--idempotency-key", "k"];
+    let later = [&send[..], &["--delay", "7d", "-o", "json"]].concat();
+    let unknown = json!({"id": null, "position": null, "repeat": null});
+    assert_eq!(dev.run(&later).await.json(), unknown);
+    assert_eq!(dev.run(&send).await.ok().trim(), "- scheduled");
 }
 
 #[tokio::test]
