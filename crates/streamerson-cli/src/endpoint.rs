@@ -15,7 +15,7 @@ const NAMESPACE: &str = "streamerson";
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Broker")]
 pub(crate) struct BrokerArgs {
-    /// Broker: redis://HOST:PORT, rediss://…, unix:PATH, or embedded:DIR[?durability=memory|os|disk].
+    /// Broker: redis://HOST:PORT, rediss://HOST:PORT[?ca=FILE&cert=FILE&key=FILE], unix:PATH, or embedded:DIR[?durability=memory|os|disk].
     /// Default: the Redis-protocol port of a local `streamerson dev`, redis://127.0.0.1:6380
     #[arg(
         long,
@@ -66,7 +66,8 @@ pub(crate) async fn reachable(url: &str, namespace: Name) -> Result<Arc<dyn Brok
     let broker = streamerson::connect_in(url, namespace).await;
     broker.map_err(|error| {
         let is_locked = error.code() == "data-directory-locked";
-        let away = error.kind() == ErrorKind::Unavailable;
+        // It runs: the detail says what it takes.
+        let away = error.kind() == ErrorKind::Unavailable && error.code() != "certificate-not-trusted";
         let failure = Failure::from(error);
         match away {
             true if is_locked => failure.with_help(format!(

@@ -297,6 +297,14 @@ pub(crate) fn unreachable(target: &Target, reason: impl Display) -> Error {
     )
 }
 
+/// No connection, because one end does not trust the certificate of the other.
+pub(crate) fn certificate(target: &Target, reason: impl Display, remedy: &str) -> Error {
+    Error::unavailable(
+        "certificate-not-trusted",
+        format!("no connection to {target}: {reason}; {remedy}"),
+    )
+}
+
 /// The connection broke, or stayed silent, after something may have been sent.
 pub(crate) fn lost(target: &Target, reason: impl Display) -> Error {
     Error::unknown(

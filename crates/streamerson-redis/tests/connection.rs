@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -53,13 +54,35 @@ async fn a_certificate_that_is_not_trusted_is_refused() {
     let other = RedisServer::builder().tls().start().await;
     let ca = other.certificate_authority();
     let error = refusal(&format!("{}?ca={}", server.url(), ca.display())).await;
-    assert_eq!(error.code(), "broker-unreachable");
-    assert!(error.detail().contains("certificate"), "{error}");
+    assert_eq!(error.code(), "certificate-not-trusted");
+    assert!(error.detail().contains("?ca=FILE"), "{error}");
 
     let error = refusal(&format!("{}?ca=/nowhere.pem", server.url())).await;
     assert_eq!(error.code(), "invalid-tls-setting");
     let plain = format!("redis://127.0.0.1:{}", server.port());
     assert_eq!(refusal(&plain).await.kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_a_certificate_is_shown_one() {
+    let server = RedisServer::builder().tls().arg("tls-auth-clients", "yes");
+    let server = server.start().await;
+    let trusting = format!(
+        "{}?ca={}",
+        server.url(),
+        server.certificate_authority().display()
+    );
+    let error = refusal(&trusting).await;
+    assert_eq!(error.code(), "certificate-not-trusted");
+    assert!(error.detail().contains("?cert=FILE&key=FILE"), "{error}");
+
+    let other = RedisServer::builder().tls().start().await;
+    let with = |(cert, key): (PathBuf, PathBuf)| {
+        format!("{trusting}&cert={}&key={}", cert.display(), key.display())
+    };
+    let error = refusal(&with(other.certificate())).await;
+    assert!(error.detail().contains("?cert= names"), "{error}");
+    works(&connect(&with(server.certificate())).await).await;
 }
 
 #[tokio::test]

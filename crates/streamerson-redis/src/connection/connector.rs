@@ -1,6 +1,7 @@
 //! Opening a connection: socket, TLS, user, database.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ impl Connector {
         let opening = async {
             let mut socket = socket::connect(&self.target.address, self.tls.as_ref())
                 .await
-                .map_err(|error| self.unreachable(error))?;
+                .map_err(|error| self.broken(error))?;
             let id = self.introduce(&mut socket).await?;
             Ok((socket, id))
         };
@@ -78,10 +79,10 @@ impl Connector {
         }
         for chunk in request.into_chunks() {
             let written = socket.write_all(&chunk).await;
-            written.map_err(|error| self.unreachable(error))?;
+            written.map_err(|error| self.broken(error))?;
         }
         let flushed = socket.flush().await;
-        flushed.map_err(|error| self.unreachable(error))?;
+        flushed.map_err(|error| self.broken(error))?;
 
         let mut answer = self.replies(socket, commands.len()).await?;
         let mut id = None;
@@ -102,12 +103,13 @@ impl Connector {
         let mut buffer = BytesMut::new();
         while scan.advance(&buffer)?.is_none() {
             let closed = match socket.read_buf(&mut buffer).await {
-                Ok(0) => "it was closed at once; is TLS expected, or not expected, there?".into(),
+                Ok(0) => self
+                    .unreachable("it was closed at once; is TLS expected, or not expected, there?"),
                 Ok(_) => continue,
-                Err(error) => error.to_string(),
+                Err(error) => self.broken(error),
             };
             // Redis may have said why before it closed.
-            return Ok(Answer::partial(buffer.freeze(), self.unreachable(closed)));
+            return Ok(Answer::partial(buffer.freeze(), closed));
         }
         Ok(Answer::whole(buffer.freeze()))
     }
@@ -129,6 +131,14 @@ impl Connector {
         commands.push(vec!["CLIENT", "SETNAME", "streamerson"]);
         commands.push(vec!["CLIENT", "ID"]);
         commands
+    }
+
+    /// No connection because of `error`; a server tells what it has against a certificate only after the handshake.
+    fn broken(&self, error: io::Error) -> Error {
+        match tls::remedy(&error) {
+            Some(remedy) => error::certificate(&self.target, error, remedy),
+            None => self.unreachable(error),
+        }
     }
 
     fn unreachable(&self, reason: impl fmt::Display) -> Error {

@@ -1,11 +1,12 @@
 //! TLS: which certificates are trusted, and which one is shown.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use streamerson_core::{Error, Result};
 
 use crate::target::TlsFiles;
@@ -29,6 +30,30 @@ pub(crate) fn configure(files: &TlsFiles) -> Result<Arc<ClientConfig>> {
         _ => builder.with_no_client_auth(),
     };
     Ok(Arc::new(config))
+}
+
+/// What to do about `error`, if a certificate is the reason.
+pub(crate) fn remedy(error: &io::Error) -> Option<&'static str> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => Some(
+            "if it is signed by an authority of your own, name the file of that with ?ca=FILE in the URL",
+        ),
+        rustls::Error::InvalidCertificate(_) => {
+            Some("the server needs a certificate of version 3 for this host, valid now")
+        }
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => Some(
+            "the server asks for a certificate: name yours with ?cert=FILE&key=FILE in the URL",
+        ),
+        rustls::Error::AlertReceived(
+            AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown,
+        ) => Some("the server does not trust the certificate that ?cert= names"),
+        _ => None,
+    }
 }
 
 fn roots(files: &TlsFiles) -> Result<RootCertStore> {

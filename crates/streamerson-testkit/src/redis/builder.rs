@@ -39,7 +39,7 @@ impl Builder {
     }
 
     /// Accepts TLS only, with a certificate for `localhost` and 127.0.0.1 by
-    /// [`RedisServer::certificate_authority`]. Clients need no certificate.
+    /// [`RedisServer::certificate_authority`]. Clients need no certificate, unless told by `.arg("tls-auth-clients", "yes")`.
     pub fn tls(mut self) -> Builder {
         self.tls = true;
         self

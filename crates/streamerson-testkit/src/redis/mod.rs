@@ -95,6 +95,15 @@ impl RedisServer {
         self.folder.path().join(certificates::AUTHORITY)
     }
 
+    /// A certificate that it trusts, and the key, as PEM files: its own. Only with [`Builder::tls`].
+    pub fn certificate(&self) -> (PathBuf, PathBuf) {
+        let folder = self.folder.path();
+        (
+            folder.join(certificates::CERTIFICATE),
+            folder.join(certificates::KEY),
+        )
+    }
+
     /// Its TCP port, the same over restarts.
     pub fn port(&self) -> u16 {
         self.port
