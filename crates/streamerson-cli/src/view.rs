@@ -30,7 +30,7 @@ impl Serialize for Work<'_> {
     }
 }
 
-/// An entry of a topic with all its fields; one that is not a message has `foreign` (its fields) and `reason`.
+/// An entry of a topic with all its fields, but for the name of the inbox that it is to be answered to; one that is not a message has `foreign` (its fields) and `reason`.
 pub(crate) struct Record<'a>(pub(crate) &'a Entry);
 
 impl Serialize for Record<'_> {
@@ -42,7 +42,11 @@ impl Serialize for Record<'_> {
                 map.serialize_entry("id", &*message.id)?;
                 map.serialize_entry("type", &*message.kind)?;
                 map.serialize_entry("corr", &*message.corr)?;
-                map.serialize_entry("reply", &*message.reply)?;
+                // Who sees the name of an inbox can answer in place of the workers.
+                match message.reply_to() {
+                    Some(inbox) => map.serialize_entry("reply", &inbox.to_string())?,
+                    None => map.serialize_entry("reply", &*message.reply)?,
+                }
                 meta(&mut map, &message.meta)?;
                 payload(&mut map, &message.data)?;
             }
@@ -115,6 +119,7 @@ fn fields(foreign: &Foreign) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use streamerson_core::{Position, Topic};
 
     fn work(data: &'static [u8]) -> String {
         let mut message = Message::new("greet", data);
@@ -136,6 +141,18 @@ mod tests {
             work(b"\xff\n"),
             r#"{"id":"1","type":"greet","meta":{},"payload":null,"payload_base64":"/wo="}"#
         );
+    }
+
+    #[test]
+    fn a_record_does_not_show_the_name_of_an_inbox() {
+        let inbox = Topic::inbox("secret").unwrap();
+        let entry = Entry {
+            position: Position::new(1, 0),
+            message: Ok(Message::new("greet", "").with_reply(&inbox)),
+        };
+        let shown = serde_json::to_string(&Record(&entry)).unwrap();
+        assert!(shown.contains(r#""reply":"inbox.…""#), "{shown}");
+        assert!(!shown.contains("secret"), "{shown}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl DeadLetter {
     /// reason are still to be set.
     pub fn new(topic: &Topic, group: &Name, member: &Name, receipt: &Receipt, at: u64) -> Self {
         DeadLetter {
-            topic: topic.to_string(),
+            topic: topic.as_str().to_owned(),
             group: group.to_string(),
             member: member.to_string(),
             position: receipt.position().to_string(),

@@ -31,7 +31,7 @@ pub fn of(key: &str, partitions: u32) -> u32 {
 
 /// The topic that is partition `number` of `topic`.
 pub fn topic(topic: &Topic, number: u32) -> Result<Topic> {
-    Topic::new(format!("{topic}.{number}"))
+    Topic::new(format!("{}.{number}", topic.as_str()))
 }
 
 /// The topic that `part` would be a partition of, and which one. Whether it is one, the broker knows: it is when the topic is

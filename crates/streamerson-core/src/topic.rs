@@ -14,7 +14,8 @@ const INBOX: &str = "inbox.";
 /// The name of a topic: `[A-Za-z0-9._-]{1,200}`, cheap to clone.
 ///
 /// Two kinds of topic have reserved names: the dead letters of a topic (`orders:dlq`), and inboxes
-/// (`inbox.…`), which the broker bounds and expires.
+/// (`inbox.…`), which the broker bounds and expires. Formatted, all inboxes look the same, because whoever knows the name of
+/// one can answer in place of others, and logs are read by many; [`Topic::as_str`] has it.
 ///
 /// ```
 /// use streamerson_core::Topic;
@@ -80,13 +81,16 @@ impl FromStr for Topic {
 
 impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self.0.starts_with(INBOX) {
+            true => write!(f, "{INBOX}…"),
+            false => f.write_str(&self.0),
+        }
     }
 }
 
 impl fmt::Debug for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Topic({})", self.0)
+        write!(f, "Topic({self})")
     }
 }
 
@@ -166,6 +170,16 @@ mod tests {
         }
         assert!(Topic::new("x".repeat(200)).is_ok());
         assert!(Topic::new("x".repeat(201)).is_err());
+    }
+
+    #[test]
+    fn the_name_of_an_inbox_is_not_shown() {
+        let inbox = Topic::inbox("01a2-secret").unwrap();
+        for topic in [inbox.dead_letters(), inbox] {
+            assert_eq!(topic.to_string(), "inbox.…");
+            assert_eq!(format!("{topic:?}"), "Topic(inbox.…)");
+            assert!(topic.as_str().contains("secret"));
+        }
     }
 
     #[test]

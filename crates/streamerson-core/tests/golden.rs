@@ -255,7 +255,7 @@ fn answers_and_next_stages_carry_what_the_vectors_say() {
             data: Bytes::new(),
         };
         let name = vector.name;
-        let reply_to = message.reply_to().map(|topic| topic.to_string());
+        let reply_to = message.reply_to().map(|topic| topic.as_str().to_owned());
         assert_eq!(*message.correlation(), vector.correlation, "{name}");
         assert_eq!(reply_to, vector.reply_to, "{name}");
         let answer = successor_of(&id, &message.answer("data"));

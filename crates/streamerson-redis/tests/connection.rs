@@ -190,7 +190,7 @@ async fn what_is_stored_is_what_others_read() {
 async fn an_inbox_expires_and_is_bounded() {
     let (server, broker) = start().await;
     let inbox = broker.inbox().await.unwrap();
-    let key = format!("test:{{{}}}", inbox.address);
+    let key = format!("test:{{{}}}", inbox.address.as_str());
     send(&broker, &inbox.address, &["a"]).await;
     let expires = |server: &RedisServer| server.cli(&["PTTL", &key]).parse::<i64>().unwrap();
     assert!((1..=60_000).contains(&expires(&server)));

@@ -45,7 +45,7 @@ pub(crate) struct Tail {
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 
-    /// How to print each message: table cuts long payloads, and shows why a dead letter is dead; json has everything
+    /// How to print each message: table cuts long payloads, and shows why a dead letter is dead; json has everything but the names of inboxes
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 
