@@ -1,11 +1,12 @@
 //! `--broker` and `--namespace`: which broker a command talks to.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
 use streamerson_core::{Broker, ErrorKind, Name};
 
-use crate::failure::{Failure, Result};
+use crate::failure::{Exit, Failure, Result};
 
 /// The Redis-protocol port of a local `streamerson dev`.
 pub(crate) const LOCAL: &str = "redis://127.0.0.1:6380";
@@ -31,7 +32,20 @@ pub(crate) struct BrokerArgs {
 }
 
 impl BrokerArgs {
-    /// Connects to the broker.
+    /// Connects to the broker, to look at what is there or to change it: a directory that is not there is named, not created.
+    pub(crate) async fn connect_existing(&self) -> Result<Arc<dyn Broker>> {
+        match self.broker.as_deref().and_then(directory) {
+            Some(directory) if !directory.exists() => Err(Failure::new(
+                Exit::NotFound,
+                "data-directory-missing",
+                format!("there is no data directory {}", directory.display()),
+            )
+            .with_help("check --broker (or STREAMERSON_BROKER)")),
+            _ => self.connect().await,
+        }
+    }
+
+    /// Connects to the broker, creating the directory of an embedded one as needed.
     pub(crate) async fn connect(&self) -> Result<Arc<dyn Broker>> {
         let url = self.broker.as_deref().unwrap_or(LOCAL);
         if url.starts_with("memory:") {
@@ -59,6 +73,13 @@ impl BrokerArgs {
             }),
         }
     }
+}
+
+/// The directory of the embedded broker at `url`, if it is one.
+fn directory(url: &str) -> Option<&Path> {
+    let rest = url.strip_prefix("embedded:")?;
+    let directory = without_query(rest);
+    (!directory.is_empty()).then_some(Path::new(directory))
 }
 
 /// Connects to the broker at `url`, which somebody has named.

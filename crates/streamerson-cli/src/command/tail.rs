@@ -55,7 +55,7 @@ pub(crate) struct Tail {
 
 impl Tail {
     pub(crate) async fn run(self) -> Result<()> {
-        let broker = self.broker.connect().await?;
+        let broker = self.broker.connect_existing().await?;
         let mut reading = FuturesUnordered::new();
         for topic in parts(&*broker, &self.topic).await? {
             let reader = broker.read(&topic, self.from).await?;

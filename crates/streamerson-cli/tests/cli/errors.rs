@@ -148,7 +148,7 @@ async fn an_unreachable_broker_exits_with_6_and_keeps_its_secret() {
         &["tail", "orders"],
         &["topic", "ls"],
         &["group", "ls"],
-        &["dlq", "retry", "orders", "--yes"],
+        &["dlq", "retry", "orders", "--code", "c", "--yes"],
         &["reply", "orders", "o", "--json", "1"],
     ] {
         let ended = run(arguments.iter().copied().chain(["--broker", &url])).await;
@@ -286,4 +286,32 @@ async fn a_directory_in_use_is_reached_through_the_process_that_has_it() {
     let help = said.lines().find(|line| line.starts_with("help:")).unwrap();
     assert!(help.contains("--broker redis://"), "{said}");
     assert!(!help.contains("that the broker runs"), "{said}");
+}
+
+#[tokio::test]
+async fn a_look_at_a_directory_that_is_not_there_creates_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("nx");
+    let url = format!("embedded:{}?durability=os", missing.display());
+    let looks: [&[&str]; 13] = [
+        &["tail", "orders", "-n", "1"],
+        &["topic", "ls"],
+        &["topic", "show", "orders"],
+        &["topic", "trim", "orders", "--max-len", "1"],
+        &["topic", "rm", "orders", "--yes"],
+        &["group", "ls"],
+        &["group", "show", "orders", "g"],
+        &["group", "seek", "orders", "g", "earliest", "--yes"],
+        &["group", "rm", "orders", "g", "--yes"],
+        &["dlq", "ls", "orders"],
+        &["dlq", "show", "orders", "1-0"],
+        &["dlq", "retry", "orders", "--code", "c", "--yes"],
+        &["dlq", "drop", "orders", "--code", "c", "--yes"],
+    ];
+    for look in looks {
+        let ended = run(look.iter().chain(&["--broker", &url])).await;
+        let said = ended.failed(3, "data-directory-missing");
+        assert!(said.contains(missing.to_str().unwrap()), "{said}");
+        assert!(!missing.exists(), "{look:?}");
+    }
 }

@@ -39,7 +39,7 @@ pub(super) struct Drop {
 
 impl Drop {
     pub(super) async fn run(self) -> Result<()> {
-        let broker = self.broker.connect().await?;
+        let broker = self.broker.connect_existing().await?;
         let moving = Moving {
             broker: &*broker,
             topic: &self.topic,

@@ -57,7 +57,7 @@ impl Retry {
             }
             looks = decided.is_err();
         }
-        let broker = self.broker.connect().await?;
+        let broker = self.broker.connect_existing().await?;
         let moving = Moving {
             broker: &*broker,
             topic: &self.topic,

@@ -32,7 +32,7 @@ pub(super) struct Show {
 
 impl Show {
     pub(super) async fn run(self) -> Result<()> {
-        let broker = self.broker.connect().await?;
+        let broker = self.broker.connect_existing().await?;
         let letters = self.topic.dead_letters();
         let after = self.position.predecessor().unwrap_or_default();
         let found = broker.range(&letters, after, 1).await?;

@@ -28,7 +28,7 @@ pub(super) struct Ls {
 
 impl Ls {
     pub(super) async fn run(self) -> Result<()> {
-        let broker = self.broker.connect().await?;
+        let broker = self.broker.connect_existing().await?;
         let topics = match &self.topic {
             Some(topic) => parts(&*broker, topic).await?,
             None => broker.topics().await?,

@@ -51,7 +51,7 @@ struct Removed {
 
 impl Rm {
     pub(super) async fn run(self) -> Result<()> {
-        let broker = self.broker.connect().await?;
+        let broker = self.broker.connect_existing().await?;
         let stats = find(&*broker, &self.topic, &self.group).await?;
         let decided = self.confirm.decide(&self.preview(&stats));
         let acts = matches!(decided, Ok(true));

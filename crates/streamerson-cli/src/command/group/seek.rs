@@ -61,7 +61,7 @@ struct Moved {
 
 impl Seek {
     pub(super) async fn run(self) -> Result<()> {
-        let broker = self.broker.connect().await?;
+        let broker = self.broker.connect_existing().await?;
         let (topic, group) = look(&*broker, &self.topic, &self.group).await?;
         let group = group.as_ref();
         let mut moved = self.preview(&*broker, &topic, group).await?;

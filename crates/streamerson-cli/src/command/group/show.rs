@@ -56,7 +56,7 @@ struct Waiting {
 
 impl Show {
     pub(super) async fn run(self) -> Result<()> {
-        let broker = self.broker.connect().await?;
+        let broker = self.broker.connect_existing().await?;
         let mut stats = find(&*broker, &self.topic, &self.group).await?;
         let unread = self.add_unread(&*broker, &mut stats).await?;
         if unread > 0 {

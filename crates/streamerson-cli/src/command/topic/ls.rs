@@ -38,7 +38,7 @@ enum Standing {
 
 impl Ls {
     pub(super) async fn run(self) -> Result<()> {
-        let broker = self.broker.connect().await?;
+        let broker = self.broker.connect_existing().await?;
         let topics = seen(&*broker, broker.topics().await?).await?;
         let described: Vec<Described> = topics.iter().map(Described::of).collect();
         match self.output {

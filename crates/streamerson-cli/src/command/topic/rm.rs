@@ -45,7 +45,7 @@ struct Removed {
 
 impl Rm {
     pub(super) async fn run(self) -> Result<()> {
-        let broker = self.broker.connect().await?;
+        let broker = self.broker.connect_existing().await?;
         let parts = parts(&*broker, &self.topic).await?;
         let mut removed = Removed {
             topic: self.topic.to_string(),

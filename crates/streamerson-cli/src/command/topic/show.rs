@@ -68,7 +68,7 @@ struct Held {
 
 impl Show {
     pub(super) async fn run(self) -> Result<()> {
-        let broker = self.broker.connect().await?;
+        let broker = self.broker.connect_existing().await?;
         let now = broker.time().await?;
         let parts = parts(&*broker, &self.topic).await?;
         let partitions = parts.len() as u32 - 1;

@@ -89,7 +89,7 @@ struct Counted {
 
 impl TrimTopic {
     pub(super) async fn run(self) -> Result<()> {
-        let broker = self.broker.connect().await?;
+        let broker = self.broker.connect_existing().await?;
         let parts = parts(&*broker, &self.topic).await?;
         let is_divided = parts.len() > 1;
         let topics = found(&*broker, parts).await?;
