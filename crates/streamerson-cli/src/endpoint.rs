@@ -16,7 +16,7 @@ const NAMESPACE: &str = "streamerson";
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Broker")]
 pub(crate) struct BrokerArgs {
-    /// Broker: redis://HOST:PORT, rediss://HOST:PORT[?ca=FILE&cert=FILE&key=FILE], unix:PATH, or embedded:DIR[?durability=memory|os|disk].
+    /// Broker: redis://HOST:PORT, rediss://HOST:PORT[?ca=FILE&cert=FILE&key=FILE], unix:PATH, or embedded:DIR[?durability=os|disk].
     /// Default: the Redis-protocol port of a local `streamerson dev`, redis://127.0.0.1:6380
     #[arg(
         long,
@@ -48,10 +48,11 @@ impl BrokerArgs {
     /// Connects to the broker, creating the directory of an embedded one as needed.
     pub(crate) async fn connect(&self) -> Result<Arc<dyn Broker>> {
         let url = self.broker.as_deref().unwrap_or(LOCAL);
-        if url.starts_with("memory:") {
+        let forgets = url.starts_with("embedded:") && url.ends_with("?durability=memory");
+        if url.starts_with("memory:") || forgets {
             return Err(Failure::usage(
                 "broker-not-shared",
-                "memory: lives inside one process, so nothing else could see what this command does there",
+                format!("{url} lives inside one process, so nothing else could see what this command does there"),
             )
             .with_help("start `streamerson dev --durability memory`, and leave --broker out"));
         }

@@ -175,7 +175,13 @@ fn place(url: &str, rest: &str) -> Result<(Option<PathBuf>, Durability)> {
         }
     };
     match (directory, durability) {
-        (_, Durability::Memory) => Ok((None, durability)),
+        ("", Durability::Memory) => Ok((None, durability)),
+        (directory, Durability::Memory) => {
+            let detail = format!(
+                "the directory {directory} has no effect with durability=memory, which stores nothing"
+            );
+            Err(Failure::usage("flag-without-effect", detail).with_help("write --broker memory:"))
+        }
         ("", _) => {
             let detail = format!("{url} needs a directory, for example embedded:./data");
             Err(Failure::usage("invalid-broker-url", detail))
@@ -264,6 +270,7 @@ mod tests {
             data(wanted("redis://:secret@h")),
             data(wanted("memory:")),
             data(wanted("embedded:e")),
+            wanted("embedded:e?durability=memory"),
             Wanted {
                 redis_listen: Some(([127, 0, 0, 1], 1).into()),
                 ..wanted("redis://h")

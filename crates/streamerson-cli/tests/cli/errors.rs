@@ -79,6 +79,13 @@ async fn wrong_usage_exits_with_2() {
         ],
         &["send", "orders", "o", "--idempotency-key", ""],
         &["send", "orders", "o", "--broker", "memory:"],
+        &[
+            "send",
+            "orders",
+            "o",
+            "--broker",
+            "embedded:nx?durability=memory",
+        ],
     ] {
         let ended = run(arguments).await;
         assert_eq!(ended.code, 2, "{arguments:?}: {}", ended.stderr);
