@@ -245,6 +245,28 @@ async fn a_call_without_a_connection_is_refused_soon() {
 }
 
 #[tokio::test]
+async fn a_password_that_changes_meanwhile_is_waited_out() {
+    let (server, broker) = start().await;
+    let orders = topic("orders");
+    let mut reader = broker.read(&orders, Start::Earliest).await.unwrap();
+    server.cli(&["CONFIG", "SET", "requirepass", "zzz"]);
+    let auth = ["-a", "zzz", "--no-auth-warning"];
+    server.cli(&[&auth[..], &["CLIENT", "KILL", "TYPE", "normal"]].concat());
+    let error = within(reader.next(1)).await.unwrap_err();
+    assert_eq!(error.code(), "authentication-required");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let error = refusal(&server.url()).await;
+    assert_eq!(error.kind(), ErrorKind::Invalid, "at the start");
+
+    server.cli(&[&auth[..], &["CONFIG", "SET", "requirepass", ""]].concat());
+    recovered(async || try_send(&broker, &orders).await).await;
+    assert_eq!(
+        recovered(async || within(reader.next(1)).await).await.len(),
+        1
+    );
+}
+
+#[tokio::test]
 async fn a_short_interruption_is_waited_out() {
     let server = RedisServer::start().await;
     let (proxy, broker) = behind_a_proxy(&server).await;

@@ -65,6 +65,32 @@ async fn a_redis_that_comes_back_is_used_again() {
 }
 
 #[tokio::test]
+async fn a_worker_waits_out_a_password_that_changes() {
+    let redis = RedisServer::start().await;
+    let url = redis.url();
+    let dev = Dev::start_on(&url, &[]).await;
+    let worker = [
+        "reply", "pets", "name", "--json", "\"Rex\"", "--broker", &url,
+    ];
+    let mut worker = Running::start(worker);
+    assert_eq!(dev.post("/pets/name", "").await.0, 200);
+
+    redis.cli(&["CONFIG", "SET", "requirepass", "zzz"]);
+    let auth = ["-a", "zzz", "--no-auth-warning"];
+    redis.cli(&[&auth[..], &["CLIENT", "KILL", "TYPE", "normal"]].concat());
+    worker.line("(authentication-required)").await;
+    redis.cli(&[&auth[..], &["CONFIG", "SET", "requirepass", ""]].concat());
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match dev.post("/pets/name", "").await {
+            (200, _) => break,
+            (503 | 504, _) if tokio::time::Instant::now() < deadline => (),
+            (status, problem) => panic!("{status} {problem}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_demo_keeps_notes() {
     let dev = Dev::start(&["--demo", "--durability", "memory"]).await;
     let note = json!({"id": 1, "text": "buy milk"});

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use rustls::ClientConfig;
-use streamerson_core::{Error, Result};
+use streamerson_core::{Error, ErrorKind, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Answer;
@@ -24,6 +25,8 @@ pub(crate) struct Connector {
     target: Target,
     tls: Option<Arc<ClientConfig>>,
     database: Option<String>,
+    /// Whether Redis has let us in before.
+    was_in: AtomicBool,
 }
 
 impl fmt::Debug for Connector {
@@ -45,6 +48,7 @@ impl Connector {
             target,
             tls,
             database,
+            was_in: AtomicBool::new(false),
         })
     }
 
@@ -66,9 +70,22 @@ impl Connector {
             let id = self.introduce(&mut socket).await?;
             Ok((socket, id))
         };
-        tokio::time::timeout(TIMEOUT, opening)
-            .await
-            .unwrap_or_else(|_| Err(self.unreachable("no answer within 5 s")))
+        let opened = tokio::time::timeout(TIMEOUT, opening).await;
+        let opened = opened.unwrap_or_else(|_| Err(self.unreachable("no answer within 5 s")));
+        match &opened {
+            Ok(_) => self.was_in.store(true, Ordering::Relaxed),
+            // What we say was right before: so it is the server that changed, for example its password, and it may change
+            // again. Who is at work must not end because of that.
+            Err(error) if error.kind() == ErrorKind::Invalid && self.was_in() => {
+                return Err(Error::unavailable(error.code(), error.detail().to_owned()));
+            }
+            Err(_) => (),
+        }
+        opened
+    }
+
+    fn was_in(&self) -> bool {
+        self.was_in.load(Ordering::Relaxed)
     }
 
     async fn introduce(&self, socket: &mut Socket) -> Result<Option<u64>> {
