@@ -70,7 +70,7 @@ impl RouteTable {
         }
         let mut paths = matchit::Router::new();
         for (path, routes) in &by_path {
-            check_parameters(path, routes)?;
+            check_path(path, routes)?;
             let methods = Methods {
                 allow: allow(routes),
                 routes: routes.clone(),
@@ -142,8 +142,15 @@ fn check_key(at: usize, route: &Route) -> Result<(), Conflict> {
     }
 }
 
-/// Parameter names become keys of the message's meta, and are written there as they are.
-fn check_parameters(path: &str, routes: &[(Method, usize)]) -> Result<(), Conflict> {
+/// Requests are refused for some paths. Parameter names become keys of the message's meta, and are written there as they are.
+fn check_path(path: &str, routes: &[(Method, usize)]) -> Result<(), Conflict> {
+    if let Err(why) = crate::path::canonical(path) {
+        return Err(Conflict {
+            route: routes.first().map_or(0, |(_, at)| *at),
+            with: None,
+            problem: format!("the path {path} is not valid, no request reaches it: {why}"),
+        });
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     for name in parameters(path) {
         if !name.chars().all(plain) {
@@ -308,7 +315,16 @@ mod tests {
             "{conflict:?}"
         );
 
-        for path in ["/{*rest}/a", "/a{", "/{}", "/{a}-{b}", "/{a\"b}", "/{*a b}"] {
+        for path in [
+            "/{*rest}/a",
+            "/a{",
+            "/{}",
+            "/{a}-{b}",
+            "/{a\"b}",
+            "/{*a b}",
+            "/a/../b",
+            "/a/%2e/b",
+        ] {
             let conflict = RouteTable::new(&[route(&[Method::GET], path)]).unwrap_err();
             assert!(
                 conflict.problem.contains("is not valid"),
