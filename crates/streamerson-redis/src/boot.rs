@@ -38,9 +38,10 @@ pub(crate) async fn check(
     }
     let replies = scripts.len() + SECTIONS.len() + SETTINGS.len();
     let mut answer = commands.call(request, replies).await?;
-    for _ in scripts {
-        answer.next(format_args!("loading scripts into {target}"))?;
-    }
+    let loaded: Vec<_> = scripts
+        .iter()
+        .map(|_| answer.next(format_args!("loading scripts into {target}")))
+        .collect();
     let mut facts = Facts::default();
     for section in SECTIONS {
         if let Ok(reply) = answer.next(format_args!("INFO {section}")) {
@@ -52,8 +53,12 @@ pub(crate) async fn check(
             facts.setting(setting, &reply);
         }
     }
+    // First: a server that is something else lacks commands because of that.
     facts.check_mode(target)?;
     facts.check_namespace(target, namespace)?;
+    for script in loaded {
+        script?;
+    }
     Ok(facts.capabilities())
 }
 
@@ -98,6 +103,12 @@ impl Facts {
     }
 
     fn check_mode(&self, target: &Target) -> Result<()> {
+        if self.told("redis_mode") == Some("sentinel") {
+            return Err(Error::invalid(
+                "broker-sentinel",
+                format!("{target} is a Sentinel, which holds no data; name the primary it watches"),
+            ));
+        }
         if self.told("cluster_enabled") != Some("1") {
             return Ok(());
         }
