@@ -72,6 +72,6 @@ pub struct Recovery {
     pub segments: u64,
     /// Entries that are still held.
     pub entries: u64,
-    /// Bytes cut from the end of the last segment: the rest of a write that a crash interrupted, never acknowledged.
+    /// Bytes cut from the end of the last segment: the rest of a write that a crash interrupted.
     pub truncated_bytes: u64,
 }

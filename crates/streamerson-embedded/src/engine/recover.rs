@@ -125,7 +125,7 @@ fn mend(settings: &Settings, active: &Segment, tail: Tail) -> Result<()> {
     let path = active.path();
     tracing::warn!(
         path = %path.display(), offset = tail.end, bytes = tail.torn,
-        "the end of the log was an interrupted write, which was never acknowledged; it was cut off"
+        "the log ended in a write that is not whole, because a crash interrupted it or the disk lost the rest; it was cut off"
     );
     let to = tail.end + tail.torn;
     let file = active.file();

@@ -413,7 +413,7 @@ fn disk_full(path: &Path) -> Error {
     Error::unavailable(
         "disk-full",
         format!(
-            "there is no space left for {}: new messages are refused until there is. Free space, or trim topics",
+            "there is no space left for {}: free space, or trim topics",
             path.display()
         ),
     )
