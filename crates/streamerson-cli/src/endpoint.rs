@@ -32,9 +32,14 @@ pub(crate) struct BrokerArgs {
 }
 
 impl BrokerArgs {
+    /// What was named; an empty variable names nothing.
+    fn url(&self) -> Option<&str> {
+        self.broker.as_deref().filter(|url| !url.is_empty())
+    }
+
     /// Connects to the broker, to look at what is there or to change it: a directory that is not there is named, not created.
     pub(crate) async fn connect_existing(&self) -> Result<Arc<dyn Broker>> {
-        match self.broker.as_deref().and_then(directory) {
+        match self.url().and_then(directory) {
             Some(directory) if !directory.exists() => Err(Failure::new(
                 Exit::NotFound,
                 "data-directory-missing",
@@ -47,7 +52,7 @@ impl BrokerArgs {
 
     /// Connects to the broker, creating the directory of an embedded one as needed.
     pub(crate) async fn connect(&self) -> Result<Arc<dyn Broker>> {
-        let url = self.broker.as_deref().unwrap_or(LOCAL);
+        let url = self.url().unwrap_or(LOCAL);
         let forgets = url.starts_with("embedded:") && url.ends_with("?durability=memory");
         if url.starts_with("memory:") || forgets {
             return Err(Failure::usage(
@@ -60,7 +65,7 @@ impl BrokerArgs {
             Some(namespace) => namespace.clone(),
             None => Name::new(NAMESPACE)?,
         };
-        match &self.broker {
+        match self.url() {
             Some(url) => reachable(url, namespace).await,
             None => streamerson::connect_in(LOCAL, namespace).await.map_err(|error| {
                 let away = error.kind() == ErrorKind::Unavailable;
@@ -93,7 +98,7 @@ pub(crate) async fn reachable(url: &str, namespace: Name) -> Result<Arc<dyn Brok
         let failure = Failure::from(error);
         match away {
             true if is_locked => failure.with_help(format!(
-                "the process that has it is the way to it: name its Redis-protocol port, for example --broker {LOCAL}"
+                "the process that has it is the way to it: if that is `streamerson dev`, name its Redis-protocol port, for example --broker {LOCAL}"
             )),
             true => failure
                 .with_help("check --broker (or STREAMERSON_BROKER), and that the broker runs"),

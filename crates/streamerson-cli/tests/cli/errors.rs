@@ -4,7 +4,7 @@ use serde_json::json;
 use streamerson_testkit::redis::RedisServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Dev, run};
+use crate::support::{Dev, Running, run};
 
 #[tokio::test]
 async fn help_tells_the_exit_codes() {
@@ -293,6 +293,16 @@ async fn a_directory_in_use_is_reached_through_the_process_that_has_it() {
     let help = said.lines().find(|line| line.starts_with("help:")).unwrap();
     assert!(help.contains("--broker redis://"), "{said}");
     assert!(!help.contains("that the broker runs"), "{said}");
+}
+
+#[tokio::test]
+async fn an_empty_variable_names_no_broker() {
+    let environment = [("STREAMERSON_BROKER", "".into())];
+    let look = ["topic", "ls"];
+    let running = Running::start_with(std::path::Path::new("."), look, &environment);
+    let (_, said) = running.ended().await;
+    // Whether there is a local one or not.
+    assert!(!said.contains("(unknown-broker)"), "{said}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde::Serialize;
 use streamerson_core::retention::Retention;
 use streamerson_core::stats::TopicStats;
@@ -28,12 +28,13 @@ const PAGE: usize = 256;
 ///
 /// A look counts no further than 10,000 messages or a few more: of more, JSON has what was counted in at_least, and neither removed nor lost.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("bound").args(["max_age", "max_len"]).required(true).multiple(true)))]
 pub(super) struct TrimTopic {
     /// Topic to trim
     topic: Topic,
 
     /// Keep messages younger than this, for example 12h or 7d
-    #[arg(long, value_name = "AGE", value_parser = duration::age, required_unless_present = "max_len")]
+    #[arg(long, value_name = "AGE", value_parser = duration::age)]
     max_age: Option<Duration>,
 
     /// Keep so many of the newest messages; of a divided topic, so many in each partition
@@ -234,7 +235,7 @@ impl Report {
         let length = counted(length, "message", "messages");
         let lost = match lost {
             0 => String::new(),
-            lost => format!(", and {at_least}{lost} of them some group has not processed"),
+            lost => format!(", and {at_least}{lost} of them are not processed"),
         };
         format!("topic {topic}: {at_least}{removed} of {length} would go{lost}")
     }
