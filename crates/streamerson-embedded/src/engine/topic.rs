@@ -412,6 +412,12 @@ impl TopicState {
         let mut work: Vec<(Grant, Option<Slot>)> = grants.into_iter().map(again).collect();
         let state = self.groups.get_mut(group)?;
         let cursor = state.cursor();
+        // An owner keeps an order: nothing new before all that was left out.
+        if let Want::Owned { lease } = want
+            && state.next_claim(lease).is_some_and(|at| at <= now)
+        {
+            return Some(work);
+        }
         if matches!(want, Want::Abandoned { .. }) || self.last <= cursor {
             return Some(work);
         }

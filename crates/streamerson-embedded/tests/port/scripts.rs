@@ -600,6 +600,32 @@ async fn an_owner_is_given_what_others_held_and_what_is_new() {
     }
 }
 
+/// More than comes in one step: it says that the search goes on, so that the next one does not only fetch what is new.
+#[tokio::test]
+async fn an_owner_is_told_when_a_search_left_something() {
+    let mut both = Both::start().await;
+    both.delivered(200, "ada").await;
+    both.line(&format!("XADD {A} 201-1 {}", fields("new")))
+        .await;
+    for wire in [&mut both.real, &mut both.ours] {
+        let acquire = ["EVAL", LEASE, "1", A, "acquire", "seat", "bob", "60000"];
+        let epoch = wire.call(&acquire).await.list()[2].text().to_owned();
+        let (mut steps, mut seen) = (vec!["-".to_owned()], Vec::new());
+        while steps.len() == 1 || steps[steps.len() - 1] != "-" {
+            let cursor = &steps[steps.len() - 1];
+            let claim = ["g", "bob", "3600000", "150", cursor, "seat", &epoch, ""];
+            let claim = [&["EVAL", CLAIM, "2", A, DELAY], &claim[..]].concat();
+            let claimed = wire.call(&claim).await.list();
+            let entries = claimed[1].clone().list().into_iter();
+            seen.extend(entries.map(|entry| entry.list()[0].text().to_owned()));
+            steps.push(claimed[0].text().to_owned());
+        }
+        assert_eq!(steps.len(), 3);
+        let all: Vec<String> = (1..=201).map(|n| format!("{n}-1")).collect();
+        assert_eq!(seen, all);
+    }
+}
+
 #[tokio::test]
 async fn what_is_pending_is_listed_and_members_that_hold_nothing_go() {
     let mut both = Both::start().await;

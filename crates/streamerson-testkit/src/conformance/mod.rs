@@ -194,6 +194,7 @@ rules! { $
     owner::of_many_who_ask_one_has_the_lease
     owner::a_lease_takes_time
     owner::an_owner_is_alone
+    owner::an_owner_takes_over_in_order
     owner::an_owner_that_slept_is_stopped
     owner::a_fence_is_for_one_name_at_one_epoch
     owner::a_waiting_owner_is_stopped

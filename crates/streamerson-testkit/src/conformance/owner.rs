@@ -8,7 +8,8 @@ use streamerson_core::{Error, ErrorKind, Fence, Lease, Membership, Name, Settlem
 
 use super::lease::{SLACK, settles_into_waiting};
 use super::trial::{
-    LONG, Trial, Worker, assert_fenced, assert_invalid, forged, membership, name, text, texts, to,
+    LONG, Trial, Worker, assert_fenced, assert_invalid, forged, membership, name, numbered, text,
+    texts, to,
 };
 
 impl Trial {
@@ -212,6 +213,25 @@ pub async fn an_owner_is_alone(trial: Trial) {
         bob.settle_one(settlement).await.expect("the owner settles");
     }
     assert_eq!(trial.texts_of(&next).await, ["a", "b", "c"]);
+}
+
+/// However much an owner takes over, it has all of it, in order, before anything new.
+pub async fn an_owner_takes_over_in_order(trial: Trial) {
+    let topic = trial.topic();
+    let sent = numbered(600);
+    let batch = sent.iter().map(|text| to(&topic, text));
+    trial.append(batch.collect()).await;
+    let mut ada = trial.join_as_owner(&topic, "ada").await;
+    assert_eq!(ada.take(300).await.len(), 300);
+    assert!(trial.release(&topic, "owner", "ada").await);
+
+    let mut bob = trial.join_as_owner(&topic, "bob").await;
+    let deliveries = bob.take(600).await;
+    for (delivery, sent) in deliveries.iter().zip(&sent) {
+        assert_eq!(text(&delivery.message), *sent);
+    }
+    let again = deliveries.iter().filter(|it| it.receipt.attempt() == 2);
+    assert_eq!(again.count(), 300);
 }
 
 /// An owner that slept longer than its lease settles nothing when it wakes, whether or not there is another by then.

@@ -100,6 +100,7 @@ pub(crate) enum Defect {
     FencesAreIgnored,
     FencesIgnoreTheEpoch,
     LateOwnersGiveSignsOfLife,
+    NewComesAmongMuchThatIsOld,
     // Partitions.
     DividingAgainCounts,
     EverythingIsDivided,
@@ -431,6 +432,10 @@ pub(crate) const CAUGHT: &[(Defect, &[&str])] = &[
         &["a_fence_is_for_one_name_at_one_epoch"],
     ),
     (LateOwnersGiveSignsOfLife, &["an_owner_is_alone"]),
+    (
+        NewComesAmongMuchThatIsOld,
+        &["an_owner_takes_over_in_order"],
+    ),
     (DividingAgainCounts, &["a_topic_is_divided_once"]),
     (EverythingIsDivided, &["what_cannot_be_divided_is_refused"]),
     (DividedTopicsAreNotThere, &["a_divided_topic_is_there"]),

@@ -15,6 +15,9 @@ use crate::broker::{Broken, a_moment, as_text};
 use crate::defect::Defect;
 use crate::terms;
 
+/// More of what is old than this lets what is new come before the rest, where that is the defect.
+const MUCH: usize = 100;
+
 /// What the members of a broken broker know of each other.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Shared {
@@ -133,6 +136,13 @@ impl BrokenMember {
             Defect::AttemptsAreNotCounted => {
                 for delivery in &mut deliveries {
                     delivery.receipt = Receipt::new(delivery.receipt.position(), 1);
+                }
+            }
+            Defect::NewComesAmongMuchThatIsOld => {
+                let is_old = |it: &&Delivery| it.receipt.attempt() > 1;
+                let old = deliveries.iter().filter(is_old).count();
+                if old > MUCH {
+                    deliveries[MUCH..].rotate_left(old - MUCH);
                 }
             }
             Defect::SuspectsComeTogether => {

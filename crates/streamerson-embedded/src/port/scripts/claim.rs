@@ -1,7 +1,7 @@
 //! `claim`: takes over what others gave up, or no longer show life for.
 //!
 //! `KEYS`: stream, delay. `ARGV`: group, member, lease in ms, most, cursor, fence lease, fence epoch, suspect in hand. Answers
-//! the next cursor (always `-`, as everything is looked at), a list of id, attempt and fields, how many of the messages were
+//! the next cursor (`-`, as everything is looked at; with a fence another one when something is left), a list of id, attempt and fields, how many of the messages were
 //! gone (they are settled), how many ms until the next retry is due, or -1, and no suspect in hand: the group knows itself who
 //! has one. Scheduled messages appear without it.
 //!
@@ -21,6 +21,12 @@ use crate::port::session::Session;
 /// The largest batch; who asks for more asks again.
 const MOST: usize = 1024;
 
+/// The search is through; the next one begins at the start.
+const START: &str = "-";
+
+/// There is more to find. The oldest comes first, so that is at the start again.
+const AGAIN: &str = "0-0";
+
 /// A lease that does not run out.
 const ENDLESS: Millis = Millis::MAX;
 
@@ -33,7 +39,7 @@ pub(super) async fn run(session: &Session, mut call: Call) -> Answer {
     let engine = session.engine();
     engine.check_fence(&key.topic, &member, fence.as_ref())?;
     if session.shared().readers.is_gone(&key, &member) {
-        return Ok(answer(Vec::new(), 0, None));
+        return Ok(answer(START, Vec::new(), 0, None));
     }
     if fence.is_some() && searches {
         let freed = engine.with_group(&key, |group, now| free_of_others(group, &member, now));
@@ -67,6 +73,11 @@ pub(super) async fn run(session: &Session, mut call: Call) -> Answer {
             None => gone.push(Settlement::complete(Receipt::new(position, attempt))),
         }
     }
+    // The next call must not fetch what is new before it has all of this.
+    let left = engine.with_group(&key, |group, now| {
+        fence.is_some() && group.next_claim(lease).is_some_and(|at| at <= now)
+    });
+    let left = left.map_err(|error| no_key_or_group(session, &key, error))?;
     let lost = gone.len();
     if lost > 0 {
         // Whoever else settled it meanwhile did the same.
@@ -82,7 +93,8 @@ pub(super) async fn run(session: &Session, mut call: Call) -> Answer {
         Some(due.saturating_sub(now))
     });
     let due = due.map_err(|error| no_key_or_group(session, &key, error))?;
-    Ok(answer(entries, lost, due))
+    let cursor = if left { AGAIN } else { START };
+    Ok(answer(cursor, entries, lost, due))
 }
 
 /// Frees what others hold, for who is alone.
@@ -96,10 +108,10 @@ fn free_of_others(group: &mut Group, member: &Name, now: Millis) {
     }
 }
 
-fn answer(entries: Vec<Reply>, lost: usize, due: Option<u64>) -> Reply {
+fn answer(cursor: &str, entries: Vec<Reply>, lost: usize, due: Option<u64>) -> Reply {
     let due = due.map_or(-1, |due| i64::try_from(due).unwrap_or(i64::MAX));
     Reply::List(vec![
-        Reply::text("-"),
+        Reply::text(cursor),
         Reply::List(entries),
         Reply::count(lost),
         Reply::Integer(due),
