@@ -16,6 +16,12 @@ pub(crate) enum Body {
     Foreign(Arc<Foreign>),
 }
 
+/// What an entry takes beside its fields, also one that is gone.
+pub(crate) const OVERHEAD: usize = 256;
+
+/// What a field of somebody else takes beside its name and value.
+const FIELD: usize = 64;
+
 impl Body {
     /// The bytes of its fields, framing aside.
     pub(crate) fn size(&self) -> usize {
@@ -26,6 +32,15 @@ impl Body {
                 fields.map(|(name, value)| name.len() + value.len()).sum()
             }
         }
+    }
+
+    /// The bytes that an entry takes with what stands around its fields, in memory or on the wire.
+    pub(crate) fn footprint(&self) -> usize {
+        let around = match self {
+            Body::Message(_) => 0,
+            Body::Foreign(foreign) => foreign.fields.len() * FIELD,
+        };
+        self.size() + around + OVERHEAD
     }
 
     /// The same body in memory of its own: a body may share, and so keep, the read buffer of a whole connection.

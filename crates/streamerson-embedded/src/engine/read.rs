@@ -9,7 +9,7 @@ use streamerson_core::{Error, ErrorKind, Result};
 use super::cold::Place;
 use super::state::State;
 use super::topic::Slot;
-use crate::body::Body;
+use crate::body::{Body, OVERHEAD};
 use crate::log::decode::entry;
 use crate::log::segment::{Blocks, Segment, damaged, unreadable};
 
@@ -78,7 +78,7 @@ impl<T: Send + 'static> Loading<T> {
                 Some(Slot::Here(body)) => Some(body),
                 _ => None,
             };
-            bytes += body.as_ref().map_or(0, Body::size);
+            bytes += body.as_ref().map_or(OVERHEAD, Body::footprint);
             Some((what, body))
         });
         entries.collect()
@@ -111,7 +111,8 @@ impl<T: Send + 'static> Loading<T> {
                 Some(Slot::Stored(place)) => frames.entry(place).map(Some),
                 None => Ok(None),
             };
-            bytes += body.iter().flatten().map(Body::size).sum::<usize>();
+            let there = body.as_ref().ok().and_then(Option::as_ref);
+            bytes += there.map_or(OVERHEAD, Body::footprint);
             visit(what, body)?;
         }
         Ok(())

@@ -15,9 +15,6 @@ use super::cold::{Cold, Place};
 use super::remembered::Kept;
 use crate::body::Body;
 
-/// Memory taken by an entry beside its fields.
-const OVERHEAD: usize = 256;
-
 /// Removed groups of which it is kept how far they were.
 const REMOVED_GROUPS: usize = 1_000;
 
@@ -175,7 +172,7 @@ impl TopicState {
 
     /// Adds a committed entry whose body stays in memory for now. Answers the memory it takes.
     pub(crate) fn push(&mut self, stored: Stored) -> usize {
-        let bytes = footprint(&stored.body);
+        let bytes = stored.body.footprint();
         self.recent_bytes += bytes;
         self.last = self.last.max(stored.position);
         self.removed = false;
@@ -206,7 +203,7 @@ impl TopicState {
     /// Removes the oldest entry in memory.
     pub(crate) fn pop(&mut self) -> Option<Stored> {
         let stored = self.recent.pop_front()?;
-        self.recent_bytes -= footprint(&stored.body);
+        self.recent_bytes -= stored.body.footprint();
         Some(stored)
     }
 
@@ -323,7 +320,7 @@ impl TopicState {
         match recent {
             Ok(at) => {
                 let stored = self.recent.remove(at)?;
-                self.recent_bytes -= footprint(&stored.body);
+                self.recent_bytes -= stored.body.footprint();
                 Some((stored.place, Some(stored.body)))
             }
             Err(_) => Some((self.cold.remove(position)?, None)),
@@ -455,10 +452,6 @@ fn entries<'a>(
 /// Up to where all is settled in `group`.
 pub(crate) fn settled(group: &Group) -> Position {
     before(group.first_unprocessed())
-}
-
-fn footprint(body: &Body) -> usize {
-    body.size() + OVERHEAD
 }
 
 /// The greatest position before `position`.

@@ -1,6 +1,7 @@
 //! The Redis-protocol port, from outside: over sockets, with redis-rs, with redis-cli, and against a real Redis.
 
 mod blocking;
+mod bounds;
 mod cases;
 mod cli;
 mod client;

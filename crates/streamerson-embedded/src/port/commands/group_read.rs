@@ -6,6 +6,7 @@ use streamerson_core::{ErrorKind, Name, Position, Receipt, Settlement};
 
 use super::reading::{Reading, Stream};
 use super::{Answer, Arguments, Command, Run, Session, WRITE};
+use crate::body::OVERHEAD;
 use crate::engine::{Body, GroupKey, Want, Work};
 use crate::port::arguments;
 use crate::port::failure::Failure;
@@ -139,7 +140,7 @@ impl Part<'_> {
                 session.deliveries.record(engine, &self.key, member, grants);
             }
             for Work { grant, body } in taken {
-                *room = room.saturating_sub(body.as_ref().map_or(0, Body::size));
+                *room = room.saturating_sub(body.as_ref().map_or(OVERHEAD, Body::footprint));
                 entries.push(Reply::Entry(grant.position, body));
             }
             if last {

@@ -28,7 +28,7 @@ pub(super) static COMMANDS: &[Command] = &[
 ];
 
 const LAST: Position = Position::new(u64::MAX, u64::MAX);
-/// The largest range, in bytes of messages.
+/// The largest range, in bytes.
 const MOST: usize = 64 * 1024 * 1024;
 /// Who reads on gets no more than this at a time, and asks again from where it stands.
 const ENOUGH: usize = 8 * 1024 * 1024;
@@ -106,7 +106,7 @@ async fn collect(
             Direction::Backward => predecessor(*last),
         });
         for (position, body) in page {
-            bytes += body.size();
+            bytes += body.footprint();
             entries.push(Reply::Entry(position, Some(body)));
         }
         match (next, direction) {
