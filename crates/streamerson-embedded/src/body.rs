@@ -16,8 +16,13 @@ pub(crate) enum Body {
     Foreign(Arc<Foreign>),
 }
 
-/// What an entry takes beside its fields, also one that is gone.
-pub(crate) const OVERHEAD: usize = 256;
+/// What an entry takes beside its fields.
+const OVERHEAD: usize = 256;
+
+/// The bytes that an entry takes, be it there or gone.
+pub(crate) fn footprint(body: Option<&Body>) -> usize {
+    body.map_or(OVERHEAD, Body::footprint)
+}
 
 /// What a field of somebody else takes beside its name and value.
 const FIELD: usize = 64;

@@ -3,7 +3,7 @@
 //! This is the whole interface that the broker traits (`broker`, `reader`, `member`, `settler`) and the
 //! Redis-protocol port are written against. Changes are queued to the committer and answered once they are stored at
 //! the durability class; what is seen is always committed. Looking never waits for the disk, except where a body is
-//! no longer in memory ([`Engine::range`], [`Engine::fetch`], [`Engine::take`]).
+//! no longer in memory ([`Engine::range`], [`Engine::take`], and what [`Loading`] loads).
 //!
 //! To wait for news: take [`Engine::changed`], create and enable its `notified()`, look, and await it when there was
 //! nothing. It fires when entries become visible, and when a member of any group of the topic gave something back.
@@ -537,20 +537,12 @@ impl Engine {
         Loading::new(&state, found)
     }
 
-    /// The entries at `positions`, `None` for those that are not there.
-    pub(crate) async fn fetch(
-        &self,
-        topic: &Topic,
-        positions: &[Position],
-    ) -> Result<Vec<Option<Body>>> {
-        let loading = {
-            let state = self.inner.shared.state.lock();
-            let topic = state.topic(topic);
-            let slot = |at: &Position| ((), topic.and_then(|topic| topic.slot(*at)));
-            Loading::new(&state, positions.iter().map(slot).collect())
-        };
-        let loaded = loading.load(usize::MAX).await?.into_iter();
-        Ok(loaded.map(|((), body)| body).collect())
+    /// What stands at each of `positions`, which is still to be loaded; `None` where nothing does.
+    pub(crate) fn find_each(&self, topic: &Topic, positions: Vec<Position>) -> Loading<Position> {
+        let state = self.inner.shared.state.lock();
+        let topic = state.topic(topic);
+        let slot = |at| (at, topic.and_then(|topic| topic.slot(at)));
+        Loading::new(&state, positions.into_iter().map(slot).collect())
     }
 
     /// Fires when there may be something new in a topic: see the module's page.

@@ -9,7 +9,7 @@ use streamerson_core::{Error, ErrorKind, Result};
 use super::cold::Place;
 use super::state::State;
 use super::topic::Slot;
-use crate::body::{Body, OVERHEAD};
+use crate::body::{Body, footprint};
 use crate::log::decode::entry;
 use crate::log::segment::{Blocks, Segment, damaged, unreadable};
 
@@ -46,6 +46,12 @@ impl<T: Send + 'static> Loading<T> {
         self.entries.iter().map(|(what, _)| what)
     }
 
+    /// What each is for, and whether it is there.
+    pub(crate) fn there(&self) -> impl Iterator<Item = (&T, bool)> {
+        let entries = self.entries.iter();
+        entries.map(|(what, slot)| (what, slot.is_some()))
+    }
+
     /// Whether there are no entries.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -78,7 +84,7 @@ impl<T: Send + 'static> Loading<T> {
                 Some(Slot::Here(body)) => Some(body),
                 _ => None,
             };
-            bytes += body.as_ref().map_or(OVERHEAD, Body::footprint);
+            bytes += footprint(body.as_ref());
             Some((what, body))
         });
         entries.collect()
@@ -111,8 +117,7 @@ impl<T: Send + 'static> Loading<T> {
                 Some(Slot::Stored(place)) => frames.entry(place).map(Some),
                 None => Ok(None),
             };
-            let there = body.as_ref().ok().and_then(Option::as_ref);
-            bytes += there.map_or(OVERHEAD, Body::footprint);
+            bytes += footprint(body.as_ref().ok().and_then(Option::as_ref));
             visit(what, body)?;
         }
         Ok(())

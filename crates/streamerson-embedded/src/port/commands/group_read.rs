@@ -1,13 +1,13 @@
 //! `XREADGROUP`: deliveries.
 
 use futures::future::{BoxFuture, FutureExt};
-use streamerson_core::group::Grant;
+use streamerson_core::group::Held;
 use streamerson_core::{ErrorKind, Name, Position, Receipt, Settlement};
 
 use super::reading::{Reading, Stream};
 use super::{Answer, Arguments, Command, Run, Session, WRITE};
-use crate::body::OVERHEAD;
-use crate::engine::{Body, GroupKey, Want, Work};
+use crate::body::footprint;
+use crate::engine::{GroupKey, Want, Work};
 use crate::port::arguments;
 use crate::port::failure::Failure;
 use crate::port::reply::Reply;
@@ -19,7 +19,10 @@ pub(super) static COMMANDS: &[Command] =
 /// Deliveries asked of the engine at a time.
 const PAGE: usize = 256;
 /// No more is added to an answer of this size; the rest stays for the next call.
-const ENOUGH: usize = 8 * 1024 * 1024;
+pub(super) const ENOUGH: usize = 8 * 1024 * 1024;
+
+/// Entries that were delivered before and are looked at for one answer.
+pub(super) const MANY: usize = 32 * 1024;
 
 /// What one member reads of one stream.
 struct Part<'a> {
@@ -113,7 +116,10 @@ impl Part<'_> {
         room: &mut usize,
     ) -> Result<Vec<Reply>, Failure> {
         match self.history {
-            Some(after) => self.again(session, member, after, reading.count).await,
+            Some(after) => {
+                self.again(session, member, after, reading.count, room)
+                    .await
+            }
             None => self.fresh(session, member, reading, room).await,
         }
     }
@@ -140,7 +146,7 @@ impl Part<'_> {
                 session.deliveries.record(engine, &self.key, member, grants);
             }
             for Work { grant, body } in taken {
-                *room = room.saturating_sub(body.as_ref().map_or(OVERHEAD, Body::footprint));
+                *room = room.saturating_sub(footprint(body.as_ref()));
                 entries.push(Reply::Entry(grant.position, body));
             }
             if last {
@@ -150,33 +156,49 @@ impl Part<'_> {
         Ok(entries)
     }
 
-    /// What was delivered to the member before: delivered once more.
+    /// What was delivered to the member before: delivered once more. At least one, if any: an empty answer is the end.
     async fn again(
         &self,
         session: &Session,
         member: &Name,
         after: Position,
         count: usize,
+        room: &mut usize,
     ) -> Result<Vec<Reply>, Failure> {
         let engine = session.engine();
-        let grants = engine.with_group(&self.key, |group, now| {
-            let own: Vec<Position> = group
-                .held()
-                .filter(|(position, held)| *position > after && held.member == *member)
-                .map(|(position, _)| position)
-                .take(count)
-                .collect();
-            let claim = |position| group.claim(member, position, now, 0, true);
-            own.into_iter().filter_map(claim).collect::<Vec<Grant>>()
-        });
-        let grants = grants.map_err(|error| self.no_group(session, error))?;
-        session
-            .deliveries
-            .record(engine, &self.key, member, grants.iter().copied());
-        let positions: Vec<Position> = grants.iter().map(|grant| grant.position).collect();
-        let bodies = engine.fetch(&self.key.topic, &positions).await?;
-        let entry = |(position, body)| Reply::Entry(position, body);
-        Ok(positions.into_iter().zip(bodies).map(entry).collect())
+        loop {
+            let own = engine.with_group(&self.key, |group, _| {
+                let own = group.held().filter(|(_, held)| held.member == *member);
+                let own = own.map(|(position, _)| position);
+                own.filter(|position| *position > after)
+                    .take(count.min(MANY))
+                    .collect::<Vec<Position>>()
+            });
+            let own = own.map_err(|error| self.no_group(session, error))?;
+            if own.is_empty() {
+                return Ok(Vec::new());
+            }
+            let found = engine.find_each(&self.key.topic, own);
+            let loaded = found.load((*room).max(1)).await?;
+            let (mut entries, mut grants) = (Vec::new(), Vec::new());
+            // Only now: what there was no room for must not count as delivered once more.
+            let claimed = engine.with_group(&self.key, |group, now| {
+                for (position, body) in loaded {
+                    let is_own = |held: &Held| held.member == *member;
+                    if group.holding(position).is_some_and(is_own) {
+                        grants.extend(group.claim(member, position, now, 0, true));
+                        *room = room.saturating_sub(footprint(body.as_ref()));
+                        entries.push(Reply::Entry(position, body));
+                    }
+                }
+            });
+            claimed.map_err(|error| self.no_group(session, error))?;
+            session.deliveries.record(engine, &self.key, member, grants);
+            // Else all of these were settled meanwhile, and others may be left.
+            if !entries.is_empty() {
+                return Ok(entries);
+            }
+        }
     }
 
     async fn settle(

@@ -8,6 +8,7 @@ use streamerson_core::time::{Millis, unix_ms};
 use streamerson_core::{Name, Position, Receipt, Settlement};
 
 use super::group::{group_key, no_key_or_group};
+use super::group_read::{ENOUGH, MANY};
 use super::range::{lower, upper};
 use super::{Answer, Arguments, Command, READ, Run, Session, WRITE};
 use crate::engine::GroupKey;
@@ -140,12 +141,16 @@ fn claim(session: &mut Session, mut arguments: Arguments) -> BoxFuture<'_, Answe
         let known = session.engine().with_group(&key, |_, _| ());
         known.map_err(|error| no_key_or_group(session, &key, error))?;
         let claim = Claim::parse(&mut arguments)?;
-        let grants = session
-            .engine()
-            .with_group(&key, |group, now| claim.claim(group, &member, idle, now));
-        let grants = grants.map_err(|error| no_key_or_group(session, &key, error))?;
-        let (claimed, _) = deliver(session, &key, &member, grants, claim.just_id).await?;
-        Ok(Reply::List(claimed))
+        let free = session.engine().with_group(&key, |group, now| {
+            let free = claim.positions.iter().copied();
+            free.filter(|position| is_idle(group, *position, idle, now))
+                .collect()
+        });
+        let free = free.map_err(|error| no_key_or_group(session, &key, error))?;
+        let how =
+            |group: &mut Group, position, now| claim.claim(group, &member, position, idle, now);
+        let claimed = deliver(session, &key, &member, free, claim.just_id, how).await?;
+        Ok(Reply::List(claimed.entries))
     }
     .boxed()
 }
@@ -199,24 +204,25 @@ impl Claim {
         Ok(claim)
     }
 
-    fn claim(&self, group: &mut Group, member: &Name, idle: Millis, now: Millis) -> Vec<Grant> {
+    fn claim(
+        &self,
+        group: &mut Group,
+        member: &Name,
+        position: Position,
+        idle: Millis,
+        now: Millis,
+    ) -> Option<Grant> {
         let count = !self.just_id && self.attempt.is_none();
-        let mut grants = Vec::new();
-        for position in &self.positions {
-            let Some(mut grant) = group.claim(member, *position, now, idle, count) else {
-                continue;
-            };
-            if (self.ago > 0 || self.attempt.is_some())
-                && let Some(mut held) = group.holding(*position).cloned()
-            {
-                held.touched = now.saturating_sub(self.ago);
-                held.attempt = self.attempt.unwrap_or(held.attempt);
-                grant.attempt = held.attempt;
-                group.restore(*position, held);
-            }
-            grants.push(grant);
+        let mut grant = group.claim(member, position, now, idle, count)?;
+        if (self.ago > 0 || self.attempt.is_some())
+            && let Some(mut held) = group.holding(position).cloned()
+        {
+            held.touched = now.saturating_sub(self.ago);
+            held.attempt = self.attempt.unwrap_or(held.attempt);
+            grant.attempt = held.attempt;
+            group.restore(position, held);
         }
-        grants
+        Some(grant)
     }
 }
 
@@ -240,79 +246,111 @@ fn auto_claim(session: &mut Session, mut arguments: Arguments) -> BoxFuture<'_, 
                 return Err(Failure::SYNTAX);
             }
         }
-        let claimed = session.engine().with_group(&key, |group, now| {
-            sweep(group, &member, idle, from, count, !just_id, now)
+        let swept = session.engine().with_group(&key, |group, now| {
+            sweep(group, idle, from, count.min(MANY), now)
         });
-        let (next, grants) = claimed.map_err(|error| no_key_or_group(session, &key, error))?;
-        let (claimed, gone) = deliver(session, &key, &member, grants, just_id).await?;
+        let (next, free) = swept.map_err(|error| no_key_or_group(session, &key, error))?;
+        let how = |group: &mut Group, at, now| group.claim(&member, at, now, idle, !just_id);
+        let claimed = deliver(session, &key, &member, free, just_id, how).await?;
         Ok(Reply::List(vec![
-            Reply::Id(next),
-            Reply::List(claimed),
-            Reply::List(gone),
+            Reply::Id(claimed.left.unwrap_or(next)),
+            Reply::List(claimed.entries),
+            Reply::List(claimed.gone),
         ]))
     }
     .boxed()
 }
 
-/// Claims up to `max` of the deliveries from `from` on that are idle; answers also where to go on.
+/// Up to `max` of the deliveries from `from` on that are idle; answers also where to go on.
 fn sweep(
-    group: &mut Group,
-    member: &Name,
+    group: &Group,
     idle: Millis,
     from: Position,
     max: usize,
-    count: bool,
     now: Millis,
-) -> (Position, Vec<Grant>) {
+) -> (Position, Vec<Position>) {
     let mut positions = Vec::new();
-    let mut next = Position::ZERO;
     for (position, held) in group.held().filter(|(position, _)| *position >= from) {
         if positions.len() >= max {
-            next = position;
-            break;
+            return (position, positions);
         }
         if held.touched.saturating_add(idle) <= now {
             positions.push(position);
         }
     }
-    let claim = |position| group.claim(member, position, now, idle, count);
-    (next, positions.into_iter().filter_map(claim).collect())
+    (Position::ZERO, positions)
 }
 
-/// Answers what was claimed, and apart the ids of what is gone, which is settled: there is nothing to work on.
+fn is_idle(group: &Group, position: Position, idle: Millis, now: Millis) -> bool {
+    let held = group.holding(position);
+    held.is_some_and(|held| held.touched.saturating_add(idle) <= now)
+}
+
+/// What was claimed.
+#[derive(Default)]
+struct Claimed {
+    entries: Vec<Reply>,
+    /// The ids of what is gone, which is settled: there is nothing to work on.
+    gone: Vec<Reply>,
+    /// The first that there was no room for. It stays where it is.
+    left: Option<Position>,
+}
+
+/// Claims these one by one, in the way of `claim`, as far as there is room for them in one answer.
 async fn deliver(
     session: &Session,
     key: &GroupKey,
     member: &Name,
-    grants: Vec<Grant>,
+    positions: Vec<Position>,
     just_id: bool,
-) -> Result<(Vec<Reply>, Vec<Reply>), Failure> {
+    claim: impl Fn(&mut Group, Position, Millis) -> Option<Grant>,
+) -> Result<Claimed, Failure> {
     let engine = session.engine();
+    let found = engine.find_each(&key.topic, positions.clone());
+    let found: Vec<(Position, Option<Reply>)> = if just_id {
+        let there = found.there();
+        there
+            .map(|(at, there)| (*at, there.then_some(Reply::Id(*at))))
+            .collect()
+    } else {
+        let loaded = found.load(ENOUGH).await?.into_iter();
+        let entry = |at, body| Reply::Entry(at, Some(body));
+        loaded
+            .map(|(at, body)| (at, body.map(|body| entry(at, body))))
+            .collect()
+    };
+    let mut claimed = Claimed {
+        left: positions.get(found.len()).copied(),
+        ..Claimed::default()
+    };
+    let (mut grants, mut settled) = (Vec::new(), Vec::new());
+    let done = engine.with_group(key, |group, now| {
+        for (position, reply) in found {
+            let Some(grant) = claim(group, position, now) else {
+                continue;
+            };
+            grants.push(grant);
+            match reply {
+                Some(reply) => claimed.entries.push(reply),
+                None => {
+                    claimed.gone.push(Reply::Id(position));
+                    settled.push(Settlement::complete(Receipt::new(position, grant.attempt)));
+                }
+            }
+        }
+    });
+    done.map_err(|error| no_key_or_group(session, key, error))?;
     session
         .deliveries
         .record(engine, key, member, grants.iter().copied());
     if !just_id {
         engine.note_again(key, grants.iter()).await?;
     }
-    let positions: Vec<Position> = grants.iter().map(|grant| grant.position).collect();
-    let bodies = engine.fetch(&key.topic, &positions).await?;
-    let (mut claimed, mut gone, mut settled) = (Vec::new(), Vec::new(), Vec::new());
-    for (grant, body) in grants.into_iter().zip(bodies) {
-        let position = grant.position;
-        match body {
-            Some(_) if just_id => claimed.push(Reply::Id(position)),
-            Some(body) => claimed.push(Reply::Entry(position, Some(body))),
-            None => {
-                gone.push(Reply::Id(position));
-                settled.push(Settlement::complete(Receipt::new(position, grant.attempt)));
-            }
-        }
-    }
     if !settled.is_empty() {
         // Whoever else settled it meanwhile did the same.
         engine.settle(key, member, settled).await;
     }
-    Ok((claimed, gone))
+    Ok(claimed)
 }
 
 fn min_idle(arguments: &mut Arguments, command: &str) -> Result<Millis, Failure> {
