@@ -145,7 +145,7 @@ impl Group {
         lease: Millis,
         max: usize,
     ) -> Vec<Grant> {
-        self.take(member, now, lease, max, true)
+        self.take(member, now, lease, true, counted(max))
     }
 
     /// The same for an owner, who keeps an order, and so cannot leave anything for later.
@@ -156,7 +156,19 @@ impl Group {
         lease: Millis,
         max: usize,
     ) -> Vec<Grant> {
-        self.take(member, now, lease, max, false)
+        self.take(member, now, lease, false, counted(max))
+    }
+
+    /// The same as one of these, `in_order` or not, up to where the next message does not fit.
+    pub fn take_over_while(
+        &mut self,
+        member: &Name,
+        now: Millis,
+        lease: Millis,
+        in_order: bool,
+        fits: impl FnMut(Position) -> bool,
+    ) -> Vec<Grant> {
+        self.take(member, now, lease, !in_order, fits)
     }
 
     fn take(
@@ -164,8 +176,8 @@ impl Group {
         member: &Name,
         now: Millis,
         lease: Millis,
-        max: usize,
         cautious: bool,
+        mut fits: impl FnMut(Position) -> bool,
     ) -> Vec<Grant> {
         if self.next_claim(lease).is_none_or(|at| at > now) {
             return Vec::new();
@@ -181,8 +193,8 @@ impl Group {
             .held
             .iter()
             .filter(|(_, held)| held.claimable(lease) <= now && is_given(held))
-            .take(max)
             .map(|(position, _)| *position)
+            .take_while(|position| fits(*position))
             .collect();
         let grants = free.into_iter().filter_map(|position| {
             let held = self.held.get(&position)?;
@@ -422,6 +434,16 @@ impl Group {
                 Holding::Released { due } => self.earliest_due = self.earliest_due.min(due),
             }
         }
+    }
+}
+
+/// So many fit.
+fn counted(max: usize) -> impl FnMut(Position) -> bool {
+    let mut left = max;
+    move |_| {
+        let fits = left > 0;
+        left = left.saturating_sub(1);
+        fits
     }
 }
 

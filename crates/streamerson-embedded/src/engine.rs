@@ -14,6 +14,8 @@
 
 mod apply;
 mod aside;
+#[cfg(test)]
+mod bounds;
 mod change;
 mod checkpoint;
 mod cold;

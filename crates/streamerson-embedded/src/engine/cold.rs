@@ -28,6 +28,8 @@ struct Chunk {
     base: Position,
     segment: u64,
     items: VecDeque<Item>,
+    /// No entry that was ever in it is larger.
+    largest: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -70,18 +72,20 @@ impl Cold {
         None
     }
 
-    /// Adds an entry, newer than all.
-    pub(crate) fn push(&mut self, position: Position, place: Place) {
+    /// Adds an entry, newer than all, of `size` bytes.
+    pub(crate) fn push(&mut self, position: Position, place: Place, size: usize) {
         self.len += 1;
         if let Some(chunk) = self.chunks.back_mut()
             && chunk.push(position, place)
         {
+            chunk.largest = chunk.largest.max(size);
             return;
         }
         let mut chunk = Chunk {
             base: position,
             segment: place.segment,
             items: VecDeque::new(),
+            largest: size,
         };
         chunk.push(position, place);
         self.chunks.push_back(chunk);
@@ -123,6 +127,13 @@ impl Cold {
         item.ok()
             .and_then(|at| chunk.items.get(at))
             .map(|item| chunk.entry(item).1)
+    }
+
+    /// No more bytes are to be read for the entry at `position`; nothing, if it is not here.
+    pub(crate) fn bound(&self, position: Position) -> usize {
+        let chunk = self.chunks.partition_point(|chunk| chunk.last() < position);
+        let chunk = self.chunks.get(chunk);
+        chunk.map_or(0, |chunk| chunk.largest)
     }
 
     /// Takes one entry out, and answers where it stands.
@@ -245,7 +256,7 @@ mod tests {
                 };
                 segment += u64::from(next);
                 let place = Place { segment, frame: n as u32, at: 7 };
-                cold.push(at, place);
+                cold.push(at, place, n);
                 model.insert(at, place);
             }
             let nth = |n: usize| *model.keys().nth(n % model.len()).unwrap();
@@ -264,6 +275,9 @@ mod tests {
             prop_assert_eq!(cold.last(), model.keys().last().copied());
             prop_assert_eq!(cold.nth(cut as u64), model.keys().nth(cut).copied());
             prop_assert_eq!(cold.get(probe), model.get(&probe).copied());
+            if let Some(place) = model.get(&probe) {
+                prop_assert!(cold.bound(probe) >= place.frame as usize);
+            }
             let after: Vec<_> = model.iter().filter(|(at, _)| **at > probe).map(|(a, p)| (*a, *p)).collect();
             prop_assert_eq!(cold.count_after(probe), after.len() as u64);
             prop_assert_eq!(cold.after(probe).collect::<Vec<_>>(), after);

@@ -17,7 +17,7 @@ use super::decide::Moment;
 use super::state::{After, INBOX_TTL, State};
 use super::topic::{Slot, Stored};
 use crate::Recovery;
-use crate::log::decode::{Decoder, Malformed, entry};
+use crate::log::decode::{Decoder, Malformed, entry, entry_size};
 use crate::log::directory::{Directory, unusable};
 use crate::log::encode::Encoder;
 use crate::log::files::zero;
@@ -385,7 +385,7 @@ impl<'a> Replay<'a> {
         }
         let state = self.state.topic_or_new(topic);
         if *position >= state.boundary {
-            state.push_cold(*position, place);
+            state.push_cold(*position, place, entry_size(frame, *at)?);
             self.state.hold(place.segment);
         }
         self.assigned(topic, *position);

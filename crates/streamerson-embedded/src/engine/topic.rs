@@ -18,8 +18,11 @@ use crate::body::Body;
 /// Removed groups of which it is kept how far they were.
 const REMOVED_GROUPS: usize = 1_000;
 
-/// Entries read back from the log for one delivery; their sizes are not known before.
+/// Entries read back from the log for one delivery.
 const READ_BACK: usize = 128;
+
+/// No more bytes are read back for one delivery, apart from the first entry.
+const READ_BACK_BYTES: usize = 16 << 20;
 
 /// A topic. Its entries are the cold ones, then the recent ones.
 #[derive(Debug, Default)]
@@ -182,11 +185,11 @@ impl TopicState {
     }
 
     /// Adds a committed entry that only the log holds.
-    pub(crate) fn push_cold(&mut self, position: Position, place: Place) {
+    pub(crate) fn push_cold(&mut self, position: Position, place: Place, size: usize) {
         self.last = self.last.max(position);
         self.removed = false;
         self.appended += 1;
-        self.cold.push(position, place);
+        self.cold.push(position, place, size);
     }
 
     /// Forgets the oldest body in memory; the entry stays, in the log.
@@ -196,7 +199,7 @@ impl TopicState {
             place,
             body,
         } = self.pop()?;
-        self.cold.push(position, place);
+        self.cold.push(position, place, body.footprint());
         Some(body)
     }
 
@@ -396,15 +399,26 @@ impl TopicState {
     ) -> Option<Vec<(Grant, Option<Slot>)>> {
         let state = self.groups.get_mut(group)?;
         state.seen(member, now);
-        let grants = match want {
-            Want::New => Vec::new(),
-            Want::Abandoned { lease } | Want::Any { lease } => {
-                state.take_over(member, now, lease, max.min(READ_BACK))
-            }
-            Want::Owned { lease } => {
-                state.take_over_in_order(member, now, lease, max.min(READ_BACK))
-            }
+        let cold = &self.cold;
+        let (mut count, mut bytes) = (0, 0);
+        // What has to be read back has to fit into memory, all of it at once.
+        let mut fits = |position| {
+            let size = cold.bound(position);
+            let first = bytes == 0;
+            bytes += size;
+            first || bytes <= READ_BACK_BYTES
         };
+        let again = match want {
+            Want::New => None,
+            Want::Abandoned { lease } | Want::Any { lease } => Some((lease, false)),
+            Want::Owned { lease } => Some((lease, true)),
+        };
+        let grants = again.map_or_else(Vec::new, |(lease, in_order)| {
+            state.take_over_while(member, now, lease, in_order, |position| {
+                count += 1;
+                count <= max.min(READ_BACK) && fits(position)
+            })
+        });
         let again = |grant: Grant| (grant, self.slot(grant.position));
         let mut work: Vec<(Grant, Option<Slot>)> = grants.into_iter().map(again).collect();
         let state = self.groups.get_mut(group)?;
@@ -419,10 +433,13 @@ impl TopicState {
             return Some(work);
         }
         let mut free = max.saturating_sub(work.len());
-        if self.cold.last().is_some_and(|last| last > cursor) {
+        let is_cold = self.cold.last().is_some_and(|last| last > cursor);
+        if is_cold {
             free = free.min(READ_BACK);
         }
-        let fresh = entries(&self.cold, &self.recent, cursor).take(free);
+        let fresh = entries(&self.cold, &self.recent, cursor)
+            .take(free)
+            .take_while(|(position, _)| !is_cold || fits(*position));
         work.extend(fresh.map(|(at, slot)| (state.deliver(member, at, now), Some(slot))));
         Some(work)
     }

@@ -141,10 +141,19 @@ impl<'a> Decoder<'a> {
         let topic = self.topic()?;
         let at = self.at as u32;
         let position = self.position()?;
+        self.pass_body()?;
+        Ok(Placed {
+            topic,
+            position,
+            at,
+        })
+    }
+
+    fn pass_body(&mut self) -> Result<(), Malformed> {
         match self.u8()? {
             tag::MESSAGE => {
                 let lengths = self.lengths()?;
-                self.skip(lengths.iter().sum())?;
+                self.skip(lengths.iter().sum())
             }
             tag::FOREIGN => {
                 self.bytes()?;
@@ -152,14 +161,10 @@ impl<'a> Decoder<'a> {
                     self.bytes()?;
                     self.bytes()?;
                 }
+                Ok(())
             }
-            _ => return Err(Malformed("unknown kind of entry")),
+            _ => Err(Malformed("unknown kind of entry")),
         }
-        Ok(Placed {
-            topic,
-            position,
-            at,
-        })
     }
 
     fn body(&mut self) -> Result<Body, Malformed> {
@@ -309,6 +314,15 @@ pub(crate) fn entry(frame: &Bytes, at: u32) -> Result<(Position, Body), Malforme
         at: at as usize,
     };
     Ok((decoder.position()?, decoder.body()?))
+}
+
+/// The bytes that it takes.
+pub(crate) fn entry_size(frame: &Bytes, at: u32) -> Result<usize, Malformed> {
+    let from = at as usize;
+    let mut decoder = Decoder { frame, at: from };
+    decoder.position()?;
+    decoder.pass_body()?;
+    Ok(decoder.at - from)
 }
 
 fn text(bytes: Bytes) -> Result<ByteString, Malformed> {
@@ -513,6 +527,8 @@ mod tests {
             prop_assert!(frame.len() <= bound);
             for (placed, (_, position, body)) in placed.iter().chain(&outputs).zip(entries.iter().cycle()) {
                 prop_assert_eq!(&entry(&frame, placed.at).unwrap(), &(*position, body.clone()));
+                let size = entry_size(&frame, placed.at).unwrap();
+                prop_assert!((body.size()..entry_bound(&placed.topic, body)).contains(&size));
                 prop_assert_eq!(&body.clone().compact(), body);
             }
             let mut expected: Vec<Record> = placed.into_iter().map(Record::Append).collect();
