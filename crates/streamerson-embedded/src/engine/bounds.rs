@@ -1,6 +1,9 @@
 //! Tests: what is given and kept is bounded in bytes.
 
-use streamerson_core::{Append, Durability, Message, Name, Position, Start, Topic};
+use streamerson_core::time::unix_ms;
+use streamerson_core::{
+    Append, Durability, Message, Name, Position, Receipt, Settlement, Start, Topic,
+};
 
 use super::{Engine, GroupKey, Want, Work};
 use crate::Options;
@@ -77,4 +80,44 @@ async fn in_parts(engine: &Engine, key: &GroupKey, want: Want) -> Vec<Position> 
     let left = engine.with_group(key, |group, now| group.leave(&ada, now));
     assert!(left.unwrap());
     given
+}
+
+/// As appends are. What is settled without outputs still is.
+#[tokio::test]
+async fn outputs_are_bounded_by_the_memory() {
+    let options = Options {
+        memory_bytes: 4 * MIB,
+        ..Options::default()
+    };
+    let engine = Engine::in_memory(&options, unix_ms);
+    for _ in 0..10 {
+        send(&engine, message("orders", 1)).await;
+    }
+    let key = group(&engine, "group").await;
+    let ada = name("ada");
+    let works = engine.take(&key, &ada, Want::New, 10).await.unwrap();
+    let mut refused = Vec::new();
+    for work in works {
+        let position = work.grant.position;
+        let output = vec![message("out", MIB)];
+        let settlement = Settlement::complete_with(Receipt::new(position, 1), output);
+        let settled = engine.settle(&key, &ada, vec![settlement]).await.remove(0);
+        if let Err(error) = settled {
+            assert_eq!(error.code(), "memory-full");
+            refused.push(position);
+        }
+    }
+    assert_eq!(refused.len(), 7);
+    let pending = engine.with_group(&key, |group, _| group.pending());
+    assert_eq!(pending.unwrap(), 7);
+    // Also when more is taken than there should be: what stands around messages is not known exactly before.
+    let full = |engine: &Engine| engine.inner.shared.state.lock().memory > 4 * MIB;
+    while !full(&engine) {
+        send(&engine, message("orders", 1)).await;
+    }
+    for position in refused {
+        let settlement = Settlement::complete(Receipt::new(position, 1));
+        let settled = engine.settle(&key, &ada, vec![settlement]).await;
+        settled.into_iter().for_each(|settled| settled.unwrap());
+    }
 }

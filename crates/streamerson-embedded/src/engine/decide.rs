@@ -110,8 +110,11 @@ fn append(state: &mut State, entry: &mut Pending, unix_ms: u64) {
     }
 }
 
-/// Places all outputs, or none.
+/// Places all outputs, or none. They need room as appends do.
 fn place_all(state: &mut State, outputs: &mut [Pending], unix_ms: u64) -> Result<()> {
+    if !outputs.is_empty() {
+        state.check_memory(outputs.iter().map(Pending::bound).sum())?;
+    }
     for at in 0..outputs.len() {
         let (before, rest) = outputs.split_at_mut(at);
         let Some(output) = rest.first_mut() else {
