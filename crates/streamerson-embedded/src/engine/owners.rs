@@ -160,6 +160,13 @@ impl Engine {
         released
     }
 
+    /// The lease `name` of `topic`, if it is held.
+    pub(crate) fn lease(&self, topic: &Topic, name: &Name) -> Option<Lease> {
+        let now = self.now();
+        let state = self.inner.shared.state.lock();
+        state.topic(topic)?.leases.find(name, now)
+    }
+
     /// The leases of `topic` that are held.
     pub(crate) fn leases(&self, topic: &Topic) -> Vec<Lease> {
         let now = self.now();
