@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 use super::arguments::Arguments;
@@ -24,6 +24,11 @@ const READ: usize = 16 * 1024;
 const READ_MOST: usize = 1024 * 1024;
 /// What a client may send while it is blocked; more waits in its socket.
 const BEHIND: usize = 1024 * 1024;
+/// Tells of the end, and not of more to read. Elsewhere than on Linux only a connection that is reset is seen.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const END: Interest = Interest::PRIORITY.add(Interest::ERROR);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const END: Interest = Interest::ERROR;
 /// Strangers must say the password within this time.
 const INTRODUCTION: Duration = Duration::from_secs(10);
 /// A silent client is asked whether it is still there after this time.
@@ -234,7 +239,10 @@ fn settings(stream: &TcpStream) -> io::Result<()> {
 async fn hangup(stream: &mut TcpStream, input: &mut BytesMut) {
     loop {
         if input.len() >= BEHIND {
-            return std::future::pending().await;
+            // The end comes behind what was sent: while that is more than the socket holds, only the silence of the machine
+            // it came from tells.
+            let _ = stream.ready(END).await;
+            return;
         }
         make_room(input, 0);
         match stream.read_buf(input).await {

@@ -54,7 +54,10 @@ impl Leases {
 
     /// The lease was given up.
     pub(super) fn forget(&self, topic: &Topic, name: &Name) {
-        self.held.lock().leases.remove(&(topic.clone(), name.clone()));
+        self.held
+            .lock()
+            .leases
+            .remove(&(topic.clone(), name.clone()));
     }
 
     /// The connection of `client` has closed.

@@ -213,3 +213,20 @@ async fn a_lease_is_free_when_the_connection_that_renewed_it_last_closes() {
     drop(second);
     while acquire(&mut other, "bob").await != "bob" {}
 }
+
+/// More than is read while it is blocked: that it has gone is seen without reading on.
+#[tokio::test]
+async fn a_blocked_client_that_sent_much_and_hung_up_is_noticed() {
+    let server = Server::start().await;
+    let mut wire = topic_with(&server, 0).await;
+    wire.send(&words("XREADGROUP GROUP g ada BLOCK 0 STREAMS shop:{a} >"))
+        .await;
+    let behind = "PING\r\n".repeat((1100 << 10) / 6);
+    wire.write(behind.as_bytes()).await;
+    let mut other = server.connect().await;
+    drop(wire);
+    let gone = async { while other.line("CLIENT LIST").await.text().lines().count() > 1 {} };
+    tokio::time::timeout(PATIENCE, gone)
+        .await
+        .expect("it was not noticed");
+}
