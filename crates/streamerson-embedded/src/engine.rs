@@ -35,6 +35,8 @@ mod queue;
 mod read;
 mod recover;
 mod remembered;
+#[cfg(test)]
+mod reopened;
 mod request;
 #[cfg(test)]
 mod room;

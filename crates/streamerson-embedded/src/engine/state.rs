@@ -295,11 +295,12 @@ impl State {
             return;
         };
         self.memory -= before - state.recent_bytes();
-        if place.segment > 0 {
-            state.holes.insert(position, place.segment);
-        }
         after.garbage.extend(body);
-        self.release(place.segment);
+        // Entries of an inbox do not keep a segment, and are in no checkpoint.
+        if place.segment > 0 && !topic.is_inbox() {
+            state.holes.insert(position, place.segment);
+            self.release(place.segment);
+        }
     }
 
     /// Forgets what happened once, and is over.
