@@ -59,7 +59,9 @@ impl<T: Send + 'static> Loading<T> {
 
     /// Whether every body is in memory.
     pub(crate) fn is_here(&self) -> bool {
-        self.sources.is_empty()
+        // Not whether there are segments to read: one that is missing is an error.
+        let mut entries = self.entries.iter();
+        !entries.any(|(_, slot)| matches!(slot, Some(Slot::Stored(_))))
     }
 
     /// The entries with their bodies, up to `limit` bytes and at least one; reads where needed, off the async threads.
@@ -181,4 +183,23 @@ fn gone() -> Error {
         "segment-forgotten",
         "an entry stands in a segment that is not known: report this",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::Limit;
+    use super::*;
+
+    /// It would look like an entry that was trimmed.
+    #[tokio::test]
+    async fn an_entry_whose_segment_is_not_known_is_an_error() {
+        let state = State::new(Limit::Cache(1 << 30));
+        let place = Place {
+            segment: 7,
+            ..Place::default()
+        };
+        let entries = vec![((), Some(Slot::Stored(place))), ((), None)];
+        let error = Loading::new(&state, entries).load(1).await.unwrap_err();
+        assert_eq!(error.code(), "segment-forgotten");
+    }
 }
