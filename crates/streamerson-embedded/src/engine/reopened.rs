@@ -1,8 +1,12 @@
 //! Tests: what is known is the same after the directory was opened again.
 
-use streamerson_core::{Append, Durability, Message, Position, Topic};
+use std::path::Path;
 
-use super::{Direction, Engine};
+use streamerson_core::{
+    Append, Durability, Message, Name, Position, Receipt, Settlement, Start, Topic,
+};
+
+use super::{Direction, Engine, GroupKey, Trim, Want};
 use crate::Options;
 
 /// A message of this size does not fit into a segment with another.
@@ -20,6 +24,21 @@ fn topic(name: &str) -> Topic {
     Topic::new(name.to_owned()).unwrap()
 }
 
+fn name(name: &str) -> Name {
+    Name::new(name.to_owned()).unwrap()
+}
+
+fn key() -> GroupKey {
+    GroupKey {
+        topic: topic("orders"),
+        group: name("group"),
+    }
+}
+
+fn open(dir: &Path) -> Engine {
+    Engine::open(dir, &options()).unwrap()
+}
+
 fn message(to: &str, data: &str) -> Append {
     Append::new(topic(to), Message::new("test", data.to_owned()))
 }
@@ -35,6 +54,18 @@ async fn send(engine: &Engine, append: Append) -> Position {
 /// The next segment begins.
 async fn roll(engine: &Engine) {
     send(engine, message("passing", &"x".repeat(LARGE))).await;
+}
+
+/// The same, and nothing of `passing` is left in those before it.
+async fn roll_and_trim(engine: &Engine) {
+    roll(engine).await;
+    let newest = Trim::Newest(1);
+    engine.trim(&topic("passing"), newest).await.unwrap();
+}
+
+/// The file of a segment.
+fn segment(dir: &Path, number: u64) -> std::path::PathBuf {
+    dir.join(format!("{number:020}.log"))
 }
 
 async fn held(engine: &Engine, of: &str) -> Vec<String> {
@@ -68,4 +99,53 @@ async fn taking_out_of_an_inbox_leaves_the_segment_of_others() {
     drop(engine);
     let engine = Engine::open(dir.path(), &options).unwrap();
     assert_eq!(held(&engine, "orders").await, ["kept"]);
+}
+
+/// That it was gone once stands in a segment that stays; that it began again stood in one that went.
+#[tokio::test]
+async fn a_group_that_began_again_is_there_however_often_the_directory_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    // The first segment stays, because of this message.
+    send(&engine, message("orders", "x")).await;
+    engine.create_group(&key(), Start::Earliest).await.unwrap();
+    assert!(engine.lose_group(&key()).await.unwrap());
+    // In the second one it begins again, and the message is settled.
+    send(&engine, message("passing", &"x".repeat(LARGE - 1000))).await;
+    let resumed = engine.begin_group(&key(), Start::Earliest, false).await;
+    assert!(resumed.unwrap());
+    let ada = name("ada");
+    let works = engine.take(&key(), &ada, Want::New, 9).await.unwrap();
+    let done = Settlement::complete(Receipt::new(works[0].grant.position, 1));
+    let settled = engine.settle(&key(), &ada, vec![done]).await.remove(0);
+    settled.unwrap();
+    roll_and_trim(&engine).await;
+    roll(&engine).await;
+    assert!(!segment(dir.path(), 2).exists());
+    drop(engine);
+    let engine = open(dir.path());
+    roll(&engine).await;
+    drop(engine);
+    let engine = open(dir.path());
+    assert!(engine.with_group(&key(), |_, _| ()).is_ok());
+    let works = engine.take(&key(), &ada, Want::New, 9).await.unwrap();
+    assert!(works.is_empty());
+}
+
+/// A topic without messages, whose last group is gone, is in no checkpoint.
+#[tokio::test]
+async fn a_removed_group_stays_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    // The first segment stays, because of this message.
+    send(&engine, message("kept", "x")).await;
+    engine.create_group(&key(), Start::Earliest).await.unwrap();
+    // The second one says that the group is removed, and goes.
+    roll(&engine).await;
+    assert!(engine.remove_group(&key()).await.unwrap());
+    roll_and_trim(&engine).await;
+    assert!(engine.with_group(&key(), |_, _| ()).is_err());
+    drop(engine);
+    let engine = open(dir.path());
+    assert!(engine.with_group(&key(), |_, _| ()).is_err());
 }

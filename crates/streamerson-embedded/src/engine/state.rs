@@ -114,10 +114,12 @@ impl State {
         self.topics.iter()
     }
 
-    /// Forgets what every checkpoint says anew.
+    /// Forgets what every checkpoint says anew. What it does not name, such as a topic without anything, has none of it.
     pub(crate) fn forget_what_checkpoints_repeat(&mut self) {
         for topic in self.topics.values_mut() {
             topic.partitions = 0;
+            topic.groups.clear();
+            topic.removed_groups.clear();
             topic.keys = Remembered::default();
             topic.effects.clear();
         }
