@@ -149,3 +149,23 @@ async fn a_removed_group_stays_removed() {
     let engine = open(dir.path());
     assert!(engine.with_group(&key(), |_, _| ()).is_err());
 }
+
+/// It is in a checkpoint although there is nothing else in the topic.
+#[tokio::test]
+async fn a_group_that_was_lost_before_the_first_message_goes_on_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    engine.create_group(&key(), Start::Latest).await.unwrap();
+    assert!(engine.lose_group(&key()).await.unwrap());
+    for _ in 0..2 {
+        roll_and_trim(&engine).await;
+    }
+    assert!(!segment(dir.path(), 1).exists());
+    drop(engine);
+    let engine = open(dir.path());
+    send(&engine, message("orders", "x")).await;
+    let resumed = engine.begin_group(&key(), Start::Latest, false).await;
+    assert!(resumed.unwrap());
+    let works = engine.take(&key(), &name("ada"), Want::New, 9).await;
+    assert_eq!(works.unwrap().len(), 1);
+}

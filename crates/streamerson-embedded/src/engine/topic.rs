@@ -107,6 +107,8 @@ impl TopicState {
             && self.partitions == 0
             && self.leases.epoch() == 0
             && self.keys.is_empty()
+            // Whoever joins a lost group goes on where it was: before what comes next.
+            && !self.removed_groups.values().any(|gone| gone.lost)
     }
 
     /// Whether it is a topic for others to see.
