@@ -28,10 +28,14 @@ pub(crate) fn record(state: &State, change: &Change, moment: Moment) -> Result<O
         group: key.group.clone(),
         cursor: resolve(key, start),
     };
-    let moved = |key: &GroupKey, start| Record::GroupMoved {
-        topic: key.topic.clone(),
-        group: key.group.clone(),
-        cursor: resolve(key, start),
+    let moved = |key: &GroupKey, start| {
+        let group = state.topic(&key.topic)?.groups.get(&key.group)?;
+        Some(Record::GroupMoved {
+            topic: key.topic.clone(),
+            group: key.group.clone(),
+            from: group.cursor(),
+            cursor: resolve(key, start),
+        })
     };
     Ok(match change {
         Change::CreateGroup(key, _)
@@ -70,16 +74,12 @@ pub(crate) fn record(state: &State, change: &Change, moment: Moment) -> Result<O
                 lost: true,
             })
         }
-        Change::SeekGroup(key, _) if !has_group(key) => return Err(no_group(key)),
-        Change::SeekGroup(key, start) => Some(moved(key, *start)),
+        Change::SeekGroup(key, start) => Some(moved(key, *start).ok_or_else(|| no_group(key))?),
         Change::BeginOrSeek { key, start, fence } => {
             if let Some(fence) = fence {
                 check_held(state, &key.topic, fence, moment.now)?;
             }
-            Some(match has_group(key) {
-                true => moved(key, *start),
-                false => created(key, *start),
-            })
+            Some(moved(key, *start).unwrap_or_else(|| created(key, *start)))
         }
         Change::Trim(topic, trim) => state
             .topic(topic)
@@ -155,6 +155,7 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
             topic,
             group,
             cursor,
+            ..
         } => {
             let key = GroupKey { topic, group };
             if let Ok(group) = state.group_mut(&key) {

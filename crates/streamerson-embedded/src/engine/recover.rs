@@ -56,7 +56,7 @@ pub(crate) fn recover(
         ends.push(replay.segment(&directory, *number)?);
     }
     for (key, cursor) in marks {
-        replay.marked(key, *cursor);
+        replay.reached(key, *cursor);
     }
     let sealed = replay.sealed();
     verify(&directory, &sealed, &ends)?;
@@ -347,6 +347,14 @@ impl<'a> Replay<'a> {
                 Record::SegmentRemoved { number } => self.removed.push(number),
                 Record::Closed => {}
                 change => {
+                    // Deliveries are not in the log: what is pending would not be, once the group goes on elsewhere.
+                    if let Record::GroupMoved {
+                        topic, group, from, ..
+                    } = &change
+                    {
+                        let (topic, group) = (topic.clone(), group.clone());
+                        self.reached(&GroupKey { topic, group }, *from);
+                    }
                     change::apply(self.state, Some(own(change)), &mut After::default());
                 }
             }
@@ -413,8 +421,8 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Everything up to `cursor` was delivered, as the marks say, as far as it is there.
-    fn marked(&mut self, key: &GroupKey, cursor: Position) {
+    /// Everything up to `cursor` was delivered, as far as it is there.
+    fn reached(&mut self, key: &GroupKey, cursor: Position) {
         let Some(last) = self.state.topic(&key.topic).map(|topic| topic.last) else {
             return;
         };

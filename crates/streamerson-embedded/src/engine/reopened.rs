@@ -169,3 +169,38 @@ async fn a_group_that_was_lost_before_the_first_message_goes_on_before_it() {
     let works = engine.take(&key(), &name("ada"), Want::New, 9).await;
     assert_eq!(works.unwrap().len(), 1);
 }
+
+/// What was delivered first is not in the log; what was settled is, and the move.
+#[tokio::test]
+async fn what_is_pending_when_a_group_is_moved_is_pending_after_a_restart() {
+    let ada = name("ada");
+    for ahead in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(dir.path());
+        let mut sent = Vec::new();
+        for _ in 0..5 {
+            sent.push(send(&engine, message("orders", "x")).await);
+        }
+        engine.create_group(&key(), Start::Earliest).await.unwrap();
+        engine.take(&key(), &ada, Want::New, 4).await.unwrap();
+        let done = Settlement::complete(Receipt::new(sent[1], 1));
+        let settled = engine.settle(&key(), &ada, vec![done]).await.remove(0);
+        settled.unwrap();
+        let start = match ahead {
+            true => Start::Latest,
+            false => Start::After(sent[2]),
+        };
+        engine.seek_group(&key(), start).await.unwrap();
+        let known = |engine: &Engine| {
+            let known = engine.with_group(&key(), |group, _| {
+                let pending: Vec<Position> = group.held().map(|(at, _)| at).collect();
+                (pending, group.cursor())
+            });
+            known.unwrap()
+        };
+        let before = known(&engine);
+        assert_eq!(before.0.len(), if ahead { 3 } else { 2 });
+        drop(engine);
+        assert_eq!(known(&open(dir.path())), before);
+    }
+}

@@ -53,6 +53,13 @@ impl<'a> Decoder<'a> {
             kind::GROUP_MOVED => Record::GroupMoved {
                 topic: self.topic()?,
                 group: self.name()?,
+                from: Position::ZERO,
+                cursor: self.position()?,
+            },
+            kind::GROUP_MOVED_FROM => Record::GroupMoved {
+                topic: self.topic()?,
+                group: self.name()?,
+                from: self.position()?,
                 cursor: self.position()?,
             },
             kind::GROUP_GONE => Record::GroupGone {
@@ -399,6 +406,7 @@ mod tests {
                     1 => Record::GroupMoved {
                         topic,
                         group,
+                        from: Position::new(cursor.minor(), cursor.major()),
                         cursor,
                     },
                     2 => Record::GroupRemoved { topic, group },
@@ -478,6 +486,23 @@ mod tests {
 
     fn frame(encoder: &mut Encoder) -> Bytes {
         Bytes::copy_from_slice(&encoder.frame()[HEADER..])
+    }
+
+    /// As older versions wrote it.
+    #[test]
+    fn a_move_that_does_not_say_from_where_is_read() {
+        let mut frame = vec![kind::GROUP_MOVED, 1, b't', 1, b'g'];
+        for number in [7u64, 1] {
+            frame.extend_from_slice(&number.to_le_bytes());
+        }
+        let read: Result<Vec<Record>, Malformed> = Decoder::new(&frame.into()).collect();
+        let moved = Record::GroupMoved {
+            topic: Topic::new("t").unwrap(),
+            group: Name::new("g").unwrap(),
+            from: Position::ZERO,
+            cursor: Position::new(7, 1),
+        };
+        assert_eq!(read.unwrap(), [moved]);
     }
 
     proptest! {

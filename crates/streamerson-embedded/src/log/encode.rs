@@ -102,8 +102,12 @@ impl Encoder {
             Record::GroupMoved {
                 topic,
                 group,
+                from,
                 cursor,
-            } => self.cursor(kind::GROUP_MOVED, topic, group, *cursor),
+            } => {
+                self.cursor(kind::GROUP_MOVED_FROM, topic, group, *from);
+                self.position(*cursor);
+            }
             Record::GroupGone {
                 topic,
                 group,

@@ -33,6 +33,7 @@ pub(super) mod kind {
     pub(crate) const WAITING: u8 = 21;
     pub(crate) const HOLES: u8 = 22;
     pub(crate) const GROUP_GONE: u8 = 23;
+    pub(crate) const GROUP_MOVED_FROM: u8 = 24;
 }
 
 /// The tag of an entry.
@@ -81,6 +82,8 @@ pub(crate) enum Record {
         topic: Topic,
         /// Its name.
         group: Name,
+        /// Up to where it had been delivered: what is pending of that stays so. Zero in `GROUP_MOVED`, which is no longer written.
+        from: Position,
         /// Where to.
         cursor: Position,
     },
