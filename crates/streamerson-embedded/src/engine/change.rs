@@ -244,11 +244,15 @@ pub(crate) fn commit(
             holder,
             ttl,
         } => {
+            // It was held, and may not be any more: an epoch that is not written must not be given.
+            if record.is_none() {
+                return Changed::Done(false);
+            }
             let leases = &mut state.topic_or_new(topic).leases;
             leases.acquire(name, holder, *ttl, moment.now);
             // Whoever waits as its owner is so no longer.
             wake(state, topic, after);
-            Changed::Done(record.is_some())
+            Changed::Done(true)
         }
         Change::JoinGroup { key, was_there, .. } => {
             let resumed = resumed(state, key, *was_there);
@@ -267,4 +271,36 @@ fn resumed(state: &State, key: &GroupKey, was_there: bool) -> Option<Position> {
     let gone = topic.and_then(|topic| topic.removed_groups.get(&key.group));
     let resumes = was_there || gone.is_some_and(|gone| gone.lost);
     resumes.then(|| gone.map(|gone| gone.settled).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::Limit;
+    use super::*;
+
+    /// A lease is given up without the log: also between the two steps of a change.
+    #[test]
+    fn no_epoch_is_given_that_is_not_in_the_log() {
+        let name = |name: &str| Name::new(name.to_owned()).unwrap();
+        let (orders, seat, ada) = (Topic::new("orders").unwrap(), name("seat"), name("ada"));
+        let mut state = State::new(Limit::Cache(1 << 30));
+        let moment = Moment { now: 0, unix_ms: 0 };
+        let leases = &mut state.topic_or_new(&orders).leases;
+        leases.acquire(&seat, &ada, 1000, 0);
+        let acquire = Change::Acquire {
+            topic: orders.clone(),
+            name: seat.clone(),
+            holder: name("bob"),
+            ttl: 1000,
+        };
+        let record = record(&state, &acquire, moment).unwrap();
+        assert_eq!(record, None);
+        let leases = &mut state.topic_or_new(&orders).leases;
+        assert!(leases.release(&seat, &ada, 0));
+        let after = &mut After::default();
+        let changed = commit(&mut state, &acquire, record, moment, after);
+        assert_eq!(changed, Changed::Done(false));
+        let leases = &state.topic_or_new(&orders).leases;
+        assert_eq!((leases.epoch(), leases.held(0).count()), (1, 0));
+    }
 }
