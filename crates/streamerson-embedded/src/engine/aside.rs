@@ -18,7 +18,7 @@ const MOST: usize = 1_000_000;
 #[derive(Debug, Default)]
 pub(crate) struct Aside {
     waiting: BTreeMap<Position, Waiting>,
-    /// Of these, those that cannot be read. They are tried again after a restart.
+    /// Of these, those that cannot be read or are refused. They are tried again after a restart.
     skipped: BTreeSet<Position>,
     /// Numbers given.
     given: u64,
@@ -59,7 +59,7 @@ impl Aside {
         self.waiting.contains_key(&id)
     }
 
-    /// `id` cannot be read: it is kept, but is not due any more.
+    /// `id` cannot appear: it is kept, but is not due any more.
     pub(crate) fn skip(&mut self, id: Position) {
         if self.has(id) {
             self.skipped.insert(id);
@@ -68,10 +68,10 @@ impl Aside {
 
     /// When the first is due, in unix milliseconds.
     pub(crate) fn next_due(&self) -> Option<u64> {
-        self.readable().next().map(|(id, _)| id.major())
+        self.waiting().next().map(|(id, _)| id.major())
     }
 
-    fn readable(&self) -> impl Iterator<Item = (&Position, &Waiting)> {
+    fn waiting(&self) -> impl Iterator<Item = (&Position, &Waiting)> {
         let waiting = self.waiting.iter();
         waiting.filter(|(id, _)| !self.skipped.contains(id))
     }
@@ -83,7 +83,7 @@ impl Aside {
 
     /// Up to `max` that are due, with where they go.
     pub(crate) fn due(&self, unix_ms: u64, max: usize) -> Vec<((Position, Topic), Option<Slot>)> {
-        let due = self.readable().take_while(|(id, _)| id.major() <= unix_ms);
+        let due = self.waiting().take_while(|(id, _)| id.major() <= unix_ms);
         due.take(max)
             .map(|(id, waiting)| ((*id, waiting.topic.clone()), Some(waiting.slot.clone())))
             .collect()

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use streamerson_core::Result;
+use streamerson_core::{ErrorKind, Result};
 use tokio::sync::oneshot;
 
 use super::drive::Drive;
@@ -137,7 +137,7 @@ fn appear(shared: &Shared, drive: &Drive) -> Result<Option<Duration>> {
         }
         let due = Loading::new(&state, due);
         drop(state);
-        let mut entries = Vec::new();
+        let (mut ids, mut entries) = (Vec::new(), Vec::new());
         due.each(BYTES, |(id, topic), body| {
             match body {
                 Ok(Some(body)) => {
@@ -149,6 +149,7 @@ fn appear(shared: &Shared, drive: &Drive) -> Result<Option<Duration>> {
                     });
                     entry.terms = Some(Terms::due(id));
                     entries.push(entry);
+                    ids.push(id);
                 }
                 Ok(None) => {}
                 // The others must not wait for it.
@@ -162,12 +163,61 @@ fn appear(shared: &Shared, drive: &Drive) -> Result<Option<Duration>> {
         let (answer, answered) = oneshot::channel();
         drive.submit(Op::Append { entries, answer });
         let stored = answered.blocking_recv().map_err(|_| super::unanswered())?;
-        for stored in stored {
+        for (id, stored) in ids.into_iter().zip(stored) {
             match stored {
                 // Its topic was removed meanwhile.
                 Err(error) if error.code() == "topic-not-found" => {}
+                // No other try will help, and the others must not wait for it.
+                Err(error) if error.kind() == ErrorKind::Invalid => {
+                    tracing::error!(due = id.major(), %error, "a scheduled message is refused: it is kept, and does not appear");
+                    shared.state.lock().aside.skip(id);
+                }
                 stored => drop(stored?),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    use streamerson_core::{Append, Message, Position, Topic};
+
+    use super::*;
+    use crate::Options;
+    use crate::engine::{Body, Direction, Engine};
+
+    static UNIX_MS: AtomicU64 = AtomicU64::new(1);
+
+    #[tokio::test]
+    async fn what_can_never_appear_does_not_keep_others_from_appearing() {
+        let engine = Engine::in_memory(&Options::default(), || UNIX_MS.load(SeqCst));
+        let (full, orders) = (Topic::new("full").unwrap(), Topic::new("orders").unwrap());
+        let last = NewEntry {
+            topic: full.clone(),
+            body: Body::Message(Message::new("test", "last")),
+            position: Some(Position::new(u64::MAX, u64::MAX - 1)),
+        };
+        engine.append([last]).await.remove(0).unwrap();
+        let later = |topic: &Topic, due| {
+            let message = Message::new("test", "x");
+            Append::new(topic.clone(), message).due_at(due)
+        };
+        let mut batch: Vec<Append> = (0..2 * MOST).map(|_| later(&full, 2)).collect();
+        batch.push(later(&orders, 3));
+        for stored in engine.append_messages(batch).await {
+            stored.unwrap();
+        }
+        let changed = engine.changed(&orders).notified_owned();
+        let mut changed = std::pin::pin!(changed);
+        changed.as_mut().enable();
+        UNIX_MS.store(4, SeqCst);
+        engine.inner.shared.alarm.ring();
+        let appeared = tokio::time::timeout(Duration::from_secs(30), changed).await;
+        assert!(appeared.is_ok());
+        let end = Position::new(u64::MAX, u64::MAX);
+        let found = engine.range(&orders, Position::ZERO, end, 9, Direction::Forward);
+        assert_eq!(found.await.unwrap().len(), 1);
     }
 }

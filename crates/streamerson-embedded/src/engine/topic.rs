@@ -24,6 +24,9 @@ const READ_BACK: usize = 128;
 /// No more bytes are read back for one delivery, apart from the first entry.
 const READ_BACK_BYTES: usize = 16 << 20;
 
+/// Nothing stands there, so that there is a position after every entry.
+const LAST: Position = Position::new(u64::MAX, u64::MAX);
+
 /// A topic. Its entries are the cold ones, then the recent ones.
 #[derive(Debug, Default)]
 pub(crate) struct TopicState {
@@ -167,7 +170,8 @@ impl TopicState {
             None if self.assigned == Position::ZERO => newest.successor(unix_ms),
             None => self.assigned.successor(unix_ms.max(newest.major())),
         };
-        if position <= self.assigned {
+        // What stands at the last one could not be trimmed.
+        if position <= self.assigned || position == LAST {
             let detail = format!("{name} has no position left after {position}: use another topic");
             return Err(Error::invalid("positions-exhausted", detail));
         }
@@ -485,6 +489,18 @@ fn before(position: Position) -> Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What stands there could not be trimmed: nothing comes after it.
+    #[test]
+    fn nothing_stands_at_the_last_position_there_is() {
+        let name = Topic::new("orders").unwrap();
+        let mut topic = TopicState::default();
+        let mut assign = |insisted| topic.assign(&name, insisted, Position::ZERO, 1);
+        let refused = assign(Some(Position::new(u64::MAX, u64::MAX))).unwrap_err();
+        assert_eq!(refused.code(), "positions-exhausted");
+        assign(Some(Position::new(u64::MAX, u64::MAX - 1))).unwrap();
+        assert_eq!(assign(None).unwrap_err().code(), "positions-exhausted");
+    }
 
     #[test]
     fn of_removed_groups_those_that_stand_furthest_back_are_forgotten() {
