@@ -24,7 +24,7 @@ use crate::log::files::zero;
 use crate::log::frame;
 use crate::log::record::{HeldRecord, Placed, Record, Sealed, TopicRecord};
 use crate::log::scan::{Tail, scan};
-use crate::log::segment::{Segment, damaged};
+use crate::log::segment::{Blocks, HEAD, Segment, damaged, unreadable};
 use crate::log::writer::{Log, Settings, refusal};
 
 /// Reads the log in `directory` into `state`, or begins one.
@@ -50,6 +50,12 @@ pub(crate) fn recover(
         }
         return begin(directory, settings, state);
     };
+    // What a segment that is not needed any more says must not come back, should its file still be there: what says that it is
+    // over may be gone.
+    let needed = needed(&directory, last)?;
+    let is_needed =
+        |number: &u64| *number == last || needed.as_ref().is_none_or(|n| n.contains(number));
+    let (numbers, leftovers): (Vec<u64>, Vec<u64>) = numbers.into_iter().partition(is_needed);
     let mut replay = Replay::new(state, moment)?;
     let mut ends = Vec::with_capacity(numbers.len());
     for number in &numbers {
@@ -68,6 +74,9 @@ pub(crate) fn recover(
     if settings.durability >= Durability::Disk {
         secure(&directory, &settings, &sealed, &ends, &active, &last)?;
     }
+    leftovers
+        .iter()
+        .for_each(|number| delete(&directory, *number));
     drop_leftovers(&directory, &sealed, &ends, state);
     let recovery = Recovery {
         segments: numbers.len() as u64,
@@ -76,6 +85,24 @@ pub(crate) fn recover(
     };
     let log = Log::resume(directory, settings, active, tail.end, sealed)?;
     Ok((log, recovery))
+}
+
+/// The segments that the checkpoint at the head of the `last` one needs. `None`: it does not read, as reading all will show.
+fn needed(directory: &Directory, last: u64) -> Result<Option<Vec<u64>>> {
+    let segment = Arc::new(Segment::open(
+        last,
+        directory.segment(last),
+        directory.open_files(),
+    )?);
+    let head = Blocks::new(segment.clone(), 0).frame(HEAD);
+    let head = head.map_err(|error| unreadable(segment.path(), &error))?;
+    let first = head.and_then(|(frame, _)| Decoder::new(&frame).next());
+    Ok(match first {
+        Some(Ok(Record::Checkpoint { segments, .. })) => {
+            Some(segments.iter().map(|sealed| sealed.number).collect())
+        }
+        _ => None,
+    })
 }
 
 fn begin(directory: Directory, settings: Settings, state: &mut State) -> Result<(Log, Recovery)> {
@@ -173,11 +200,17 @@ fn drop_leftovers(
         let number = segment.number();
         if sealed.iter().all(|sealed| sealed.number != number) {
             state.forget_segments(&[number]);
-            if let Err(error) = fs::remove_file(directory.segment(number)) {
-                let path = segment.path().display();
-                tracing::warn!(%path, %error, "a segment that is no longer needed could not be deleted");
-            }
+            delete(directory, number);
         }
+    }
+}
+
+/// Deletes a segment that is not needed.
+fn delete(directory: &Directory, number: u64) {
+    let path = directory.segment(number);
+    if let Err(error) = fs::remove_file(&path) {
+        let path = path.display();
+        tracing::warn!(%path, %error, "a segment that is no longer needed could not be deleted");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tests: what is known is the same after the directory was opened again.
 
+use std::fs;
 use std::path::Path;
 
 use streamerson_core::{
@@ -203,4 +204,27 @@ async fn what_is_pending_when_a_group_is_moved_is_pending_after_a_restart() {
         drop(engine);
         assert_eq!(known(&open(dir.path())), before);
     }
+}
+
+/// What says that they were taken out may be gone by then.
+#[tokio::test]
+async fn what_was_taken_out_does_not_come_back_with_a_file_that_stayed() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let at = send(&engine, message("orders", "x")).await;
+    let first = segment(dir.path(), 1);
+    let stayed = fs::read(&first).unwrap();
+    roll(&engine).await;
+    let orders = topic("orders");
+    assert!(engine.take_out(&orders, at, Vec::new()).await.unwrap());
+    for _ in 0..3 {
+        roll_and_trim(&engine).await;
+    }
+    drop(engine);
+    assert!(!first.exists());
+    fs::write(&first, stayed).unwrap();
+    let engine = open(dir.path());
+    let length = engine.with_topic(&topic("orders"), |view| view.length);
+    assert_eq!(length, Some(0));
+    assert!(!first.exists());
 }
