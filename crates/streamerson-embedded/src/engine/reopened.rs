@@ -1,5 +1,7 @@
 //! Tests: what is known is the same after the directory was opened again.
 
+mod steps;
+
 use std::fs;
 use std::path::Path;
 
