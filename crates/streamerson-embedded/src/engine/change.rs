@@ -14,7 +14,9 @@ use super::{GroupKey, Trim};
 use crate::log::record::Record;
 
 /// What is to be written for `change`; `None`: it changes nothing.
-pub(crate) fn record(state: &State, change: &Change, moment: Moment) -> Result<Option<Record>> {
+pub(crate) fn record(state: &mut State, change: &Change, moment: Moment) -> Result<Option<Record>> {
+    admit(state, change)?;
+    let state = &*state;
     let has_group = |key: &GroupKey| {
         let topic = state.topic(&key.topic);
         topic.is_some_and(|topic| topic.groups.contains_key(&key.group))
@@ -90,7 +92,6 @@ pub(crate) fn record(state: &State, change: &Change, moment: Moment) -> Result<O
             }),
         Change::Divide(topic, partitions) => {
             partition::check(topic, *partitions)?;
-            state.admit(topic)?;
             let divided = state.topic(topic).is_some_and(|topic| topic.partitions > 0);
             (!divided).then(|| Record::Divided {
                 topic: topic.clone(),
@@ -98,7 +99,6 @@ pub(crate) fn record(state: &State, change: &Change, moment: Moment) -> Result<O
             })
         }
         Change::Acquire { topic, name, .. } => {
-            state.admit(topic)?;
             let leases = state.topic(topic).map(|topic| &topic.leases);
             let held = leases.is_some_and(|leases| leases.find(name, moment.now).is_some());
             (!held).then(|| Record::Epoch {
@@ -113,6 +113,15 @@ pub(crate) fn record(state: &State, change: &Change, moment: Moment) -> Result<O
             })
         }
     })
+}
+
+/// Whether there is room for the topic that `change` may begin.
+fn admit(state: &mut State, change: &Change) -> Result<()> {
+    match change {
+        Change::CreateGroup(key, _) | Change::JoinGroup { key, .. } => state.admit(&key.topic),
+        Change::Divide(topic, _) | Change::Acquire { topic, .. } => state.admit(topic),
+        _ => Ok(()),
+    }
 }
 
 /// The first position to keep, if anything is to go.
@@ -167,6 +176,7 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
             if let Some(topic) = state.topic_mut(&topic) {
                 topic.remove_group(&group);
             }
+            state.may_be_fewer();
             wake(state, &topic, after);
         }
         Record::GroupGone {
@@ -177,6 +187,7 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
         } => {
             let gone = Gone { settled, lost };
             state.topic_or_new(&topic).note_gone(group, gone);
+            state.may_be_fewer();
             // Its members wait for what will not come.
             wake(state, &topic, after);
         }
@@ -195,8 +206,8 @@ pub(crate) fn apply(state: &mut State, record: Option<Record>, after: &mut After
                 topic.partitions = 0;
                 // Positions and epochs go on growing, should it come again.
                 topic.leases = LeaseTable::after(topic.leases.epoch());
-                topic.removed = true;
             }
+            state.note_removed(&topic);
             wake(state, &topic, after);
         }
         Record::Divided { topic, partitions } => {
@@ -293,7 +304,7 @@ mod tests {
             holder: name("bob"),
             ttl: 1000,
         };
-        let record = record(&state, &acquire, moment).unwrap();
+        let record = record(&mut state, &acquire, moment).unwrap();
         assert_eq!(record, None);
         let leases = &mut state.topic_or_new(&orders).leases;
         assert!(leases.release(&seat, &ada, 0));

@@ -242,12 +242,12 @@ impl Committer {
     /// Commits one change.
     fn change(&mut self, change: &Change) -> Result<Changed> {
         self.make_room(CHANGE, Priority::Settle)?;
-        let state = self.shared.state.lock();
+        let mut state = self.shared.state.lock();
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
         }
         let moment = self.moment();
-        let record = change::record(&state, change, moment)?;
+        let record = change::record(&mut state, change, moment)?;
         drop(state);
         if let (Some(log), Some(record)) = (&mut self.log, &record) {
             self.encoder.begin();

@@ -78,6 +78,7 @@ pub(crate) fn recover(
         .iter()
         .for_each(|number| delete(&directory, *number));
     drop_leftovers(&directory, &sealed, &ends, state);
+    state.note_all_removed();
     let recovery = Recovery {
         segments: numbers.len() as u64,
         entries: state.topics().map(|(_, topic)| topic.len()).sum(),
@@ -425,6 +426,10 @@ impl<'a> Replay<'a> {
             return Ok(());
         }
         let state = self.state.topic_or_new(topic);
+        if state.removed && *position < state.boundary {
+            // It was forgotten before this was written: else this position would have been refused.
+            state.begin_anew();
+        }
         if *position >= state.boundary {
             state.push_cold(*position, place, entry_size(frame, *at)?);
             self.state.hold(place.segment);
@@ -533,8 +538,10 @@ impl<'a> Replay<'a> {
         self.state.topic_or_new(&record.topic);
         self.state.trim(&record.topic, record.boundary);
         if let Some(state) = self.state.topic_mut(&record.topic) {
-            state.assigned = state.assigned.max(record.last);
-            state.last = state.last.max(record.last);
+            // Less than before, where it was removed and forgotten and begins anew.
+            state.assigned = record.last;
+            state.last = record.last;
+            state.boundary = record.boundary;
             state.removed = record.removed;
             state.groups = groups.into_iter().collect();
         }

@@ -9,7 +9,7 @@ use streamerson_core::{
     Append, Durability, Message, Name, Position, Receipt, Settlement, Start, Topic,
 };
 
-use super::{Direction, Engine, GroupKey, Trim, Want};
+use super::{Body, Direction, Engine, GroupKey, NewEntry, Trim, Want};
 use crate::Options;
 
 /// A message of this size does not fit into a segment with another.
@@ -205,6 +205,47 @@ async fn what_is_pending_when_a_group_is_moved_is_pending_after_a_restart() {
         assert_eq!(before.0.len(), if ahead { 3 } else { 2 });
         drop(engine);
         assert_eq!(known(&open(dir.path())), before);
+    }
+}
+
+/// Its positions may then begin anew, if their writer chooses them.
+#[tokio::test]
+async fn a_removed_topic_is_forgotten_with_the_last_segment_that_has_something_of_it() {
+    let (orders, ada) = (topic("orders"), name("ada"));
+    // Whether a checkpoint says that it begins again.
+    for checkpoint in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(dir.path());
+        // This keeps the first segment.
+        send(&engine, message("passing", "x")).await;
+        send(&engine, message("orders", "old")).await;
+        assert!(engine.remove_topic(&orders).await.unwrap());
+        let is_known = |engine: &Engine| {
+            let state = engine.inner.shared.state.lock();
+            let orders = state.topic(&orders);
+            orders.is_some_and(|orders| !orders.is_vacant())
+        };
+        roll(&engine).await;
+        assert!(is_known(&engine));
+        roll_and_trim(&engine).await;
+        roll(&engine).await;
+        assert!(!segment(dir.path(), 1).exists());
+        assert!(!is_known(&engine));
+        engine.create_group(&key(), Start::Earliest).await.unwrap();
+        if checkpoint {
+            roll(&engine).await;
+        }
+        let first = NewEntry {
+            topic: orders.clone(),
+            body: Body::Message(Message::new("test", "new")),
+            position: Some(Position::new(1, 1)),
+        };
+        engine.append([first]).await.remove(0).unwrap();
+        drop(engine);
+        let engine = open(dir.path());
+        assert_eq!(held(&engine, "orders").await, ["new"]);
+        let works = engine.take(&key(), &ada, Want::New, 9).await.unwrap();
+        assert_eq!(works.len(), 1);
     }
 }
 

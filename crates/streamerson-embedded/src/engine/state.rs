@@ -28,6 +28,9 @@ pub(crate) const INBOX_TTL: Millis = 60_000;
 /// How many topics there may be: names come from outside.
 const TOPICS: usize = 100_000;
 
+/// So many more may have been removed that must be remembered, because older segments still have something of them.
+const REMOVED: usize = 200_000;
+
 const MANY: usize = 1_000;
 
 /// What the engine knows.
@@ -38,6 +41,12 @@ pub(crate) struct State {
     passing: Vec<Topic>,
     /// So many of them are worth a sweep.
     many: usize,
+    /// No more topics than this count: as counted once, and those that were admitted since.
+    admitted: usize,
+    /// There may be fewer.
+    recount: bool,
+    /// Topics that were removed, by the newest segment at that time.
+    removed: BTreeMap<u64, Vec<Topic>>,
     /// What is kept aside until it is due.
     pub(crate) aside: Aside,
     /// How much is remembered of what happens once.
@@ -88,6 +97,9 @@ impl State {
             topics: HashMap::default(),
             passing: Vec::new(),
             many: MANY,
+            admitted: TOPICS,
+            recount: true,
+            removed: BTreeMap::new(),
             aside: Aside::default(),
             remembered: Room::default(),
             newest: Position::ZERO,
@@ -128,8 +140,7 @@ impl State {
     /// A topic, made as needed.
     pub(crate) fn topic_or_new(&mut self, topic: &Topic) -> &mut TopicState {
         if !self.topics.contains_key(topic) {
-            // A name that shares the buffer it was read from would keep it.
-            let own = Topic::new(topic.as_str().to_owned()).unwrap_or_else(|_| topic.clone());
+            let own = own(topic);
             self.passing.push(own.clone());
             self.topics.insert(own, TopicState::default());
         }
@@ -144,7 +155,8 @@ impl State {
         unix_ms: u64,
     ) -> Result<Position> {
         let newest = self.newest;
-        let position = match self.topics.get_mut(topic) {
+        let there = self.topics.get_mut(topic);
+        let position = match there.filter(|state| state.counts()) {
             Some(state) => state.assign(topic, insisted, newest, unix_ms)?,
             None => {
                 self.admit(topic)?;
@@ -159,10 +171,20 @@ impl State {
     }
 
     /// Whether there is room for `topic`, if it is a new one.
-    pub(crate) fn admit(&self, topic: &Topic) -> Result<()> {
+    pub(crate) fn admit(&mut self, topic: &Topic) -> Result<()> {
         // What cannot be handled must find a place, also then.
-        if self.topics.len() < TOPICS || topic.is_dead_letters() || self.topics.contains_key(topic)
-        {
+        if topic.is_dead_letters() || self.topics.get(topic).is_some_and(TopicState::counts) {
+            return Ok(());
+        }
+        // Who is refused again and again must not have all counted each time.
+        if self.admitted >= TOPICS && std::mem::take(&mut self.recount) {
+            let removed = self.topics.values().filter(|state| state.removed).count();
+            let others = self.topics.values().filter(|state| state.counts()).count();
+            self.admitted = others + removed.saturating_sub(REMOVED);
+        }
+        if self.admitted < TOPICS {
+            self.admitted += 1;
+            self.recount = true;
             return Ok(());
         }
         Err(Error::unavailable(
@@ -171,6 +193,11 @@ impl State {
                 "there are {TOPICS} topics already, and {topic} would be one more: serve named routes instead of every topic"
             ),
         ))
+    }
+
+    /// A topic may have come to nothing, and count no more.
+    pub(crate) fn may_be_fewer(&mut self) {
+        self.recount = true;
     }
 
     /// Whether memory is all there is.
@@ -321,6 +348,7 @@ impl State {
 
     /// Drops inboxes that expired, and topics that came to nothing.
     pub(crate) fn sweep(&mut self, now: Millis, after: &mut After) {
+        self.recount = true;
         for topic in std::mem::take(&mut self.passing) {
             let Some(state) = self.topics.get_mut(&topic) else {
                 continue;
@@ -417,7 +445,58 @@ impl State {
         for topic in self.topics.values_mut() {
             topic.holes.retain(|_, segment| !numbers.contains(segment));
         }
+        if let Some(oldest) = self.segments.keys().next() {
+            let later = self.removed.split_off(oldest);
+            let over = std::mem::replace(&mut self.removed, later);
+            let over = over.into_iter();
+            over.for_each(|(segment, topics)| self.forget_removed(segment, topics));
+        }
     }
+
+    /// A topic was removed. That must be known as long as there are segments from before.
+    pub(crate) fn note_removed(&mut self, topic: &Topic) {
+        // 0: there is no log.
+        let newest = self.segments.keys().next_back().copied().unwrap_or(0);
+        let Some(state) = self.topics.get_mut(topic) else {
+            return;
+        };
+        state.removed = true;
+        let before = std::mem::replace(&mut state.removed_in, newest);
+        self.recount = true;
+        if newest == 0 {
+            self.forget_removed(0, vec![own(topic)]);
+        } else if before < newest {
+            self.removed.entry(newest).or_default().push(own(topic));
+        }
+    }
+
+    /// The same for all that are removed, after they were read from the log.
+    pub(crate) fn note_all_removed(&mut self) {
+        self.removed.clear();
+        let topics = self.topics.values_mut();
+        topics.for_each(|state| state.removed_in = 0);
+        let removed = self.topics.iter().filter(|(_, state)| state.removed);
+        let removed: Vec<Topic> = removed.map(|(topic, _)| topic.clone()).collect();
+        removed.iter().for_each(|topic| self.note_removed(topic));
+    }
+
+    /// Of `topics`, which were removed when `segment` was the newest, nothing is in the log any more.
+    fn forget_removed(&mut self, segment: u64, topics: Vec<Topic>) {
+        for topic in topics {
+            let state = self.topics.get_mut(&topic);
+            // It may have come and gone again since.
+            let state = state.filter(|state| state.removed_in == segment);
+            if state.is_some_and(|state| state.forget_removed(self.newest)) {
+                self.recount = true;
+                self.passing.push(topic);
+            }
+        }
+    }
+}
+
+/// A name that shares the buffer it was read from would keep it.
+fn own(topic: &Topic) -> Topic {
+    Topic::new(topic.as_str().to_owned()).unwrap_or_else(|_| topic.clone())
 }
 
 /// The group does not exist.
@@ -434,11 +513,16 @@ pub(crate) fn no_group(key: &GroupKey) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use streamerson_core::{Message, Name, Start};
+
+    use super::super::change;
     use super::super::cold::Place;
+    use super::super::decide::Moment;
+    use super::super::op::{Change, Changed};
     use super::*;
     use crate::log::open::OpenFiles;
+    use crate::log::record::Record;
     use std::fs::{self, File};
-    use streamerson_core::Message;
 
     fn inbox() -> Topic {
         Topic::inbox("one").unwrap()
@@ -534,5 +618,62 @@ mod tests {
         let error = state.assign(&name(TOPICS), None, 1).unwrap_err();
         assert_eq!(error.code(), "too-many-topics");
         state.assign(&name(0), None, 1).unwrap();
+    }
+
+    #[test]
+    fn topics_that_are_only_waited_for_do_not_count() {
+        let mut state = State::new(Limit::Cache(1 << 30));
+        let name = |n: usize| Topic::new(format!("topic-{n}")).unwrap();
+        let wait = |n: usize| state.topic_or_new(&name(n)).changed.clone();
+        let _waiting: Vec<Arc<Notify>> = (0..=TOPICS).map(wait).collect();
+        for n in 0..TOPICS {
+            state.assign(&name(n), None, 1).unwrap();
+        }
+        let error = state.assign(&name(TOPICS), None, 1).unwrap_err();
+        assert_eq!(error.code(), "too-many-topics");
+    }
+
+    #[test]
+    fn topics_that_are_begun_by_a_group_are_bounded() {
+        let mut state = State::new(Limit::Cache(1 << 30));
+        let moment = Moment { now: 0, unix_ms: 1 };
+        let mut create = |n: usize| {
+            let key = GroupKey {
+                topic: Topic::new(format!("topic-{n}")).unwrap(),
+                group: Name::new("group").unwrap(),
+            };
+            let create = Change::CreateGroup(key, Start::Earliest);
+            let record = change::record(&mut state, &create, moment)?;
+            Ok(change::apply(&mut state, record, &mut After::default()))
+        };
+        for n in 0..TOPICS {
+            create(n).unwrap();
+        }
+        let refused: Result<Changed> = create(TOPICS);
+        assert_eq!(refused.unwrap_err().code(), "too-many-topics");
+        assert_eq!(create(0).unwrap(), Changed::Done(false));
+    }
+
+    fn remove(state: &mut State, topic: Topic) {
+        let removed = Record::TopicRemoved { topic };
+        change::apply(state, Some(removed), &mut After::default());
+    }
+
+    #[test]
+    fn topics_that_were_removed_do_not_count() {
+        let mut state = State::new(Limit::Store(1 << 30));
+        for n in 0..=2 * TOPICS {
+            let name = Topic::new(format!("topic-{n}")).unwrap();
+            let position = state.assign(&name, None, 1).unwrap();
+            let stored = Stored {
+                position,
+                place: Place::default(),
+                body: Body::Message(Message::new("test", "x")),
+            };
+            state.show(&name, stored, 0, &mut After::default());
+            remove(&mut state, name);
+        }
+        state.sweep(0, &mut After::default());
+        assert!(state.topics.is_empty());
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct TopicState {
     pub(crate) boundary: Position,
     /// It was removed, and nothing was appended since. Its positions must still grow.
     pub(crate) removed: bool,
+    /// The newest segment when it was last removed; 0: it was not.
+    pub(crate) removed_in: u64,
     /// Its groups.
     pub(crate) groups: BTreeMap<Name, Group>,
     /// Fires when there may be something new.
@@ -103,8 +105,11 @@ pub(crate) enum Slot {
 impl TopicState {
     /// Whether there is nothing to keep: no entries, no groups, and nothing ever was.
     pub(crate) fn is_vacant(&self) -> bool {
-        self.assigned == Position::ZERO
-            && self.groups.is_empty()
+        self.assigned == Position::ZERO && self.holds_nothing()
+    }
+
+    fn holds_nothing(&self) -> bool {
+        self.groups.is_empty()
             && self.is_empty()
             && self.scheduled == 0
             && self.partitions == 0
@@ -112,6 +117,34 @@ impl TopicState {
             && self.keys.is_empty()
             // Whoever joins a lost group goes on where it was: before what comes next.
             && !self.removed_groups.values().any(|gone| gone.lost)
+    }
+
+    /// Whether it is one of the topics there may be so many of: those that were removed have a bound of their own.
+    pub(crate) fn counts(&self) -> bool {
+        !self.removed && !self.is_vacant()
+    }
+
+    /// Forgets that it was ever there, if it was removed and its positions go on growing nevertheless: those of a new topic come
+    /// after `newest`. Answers whether it did.
+    pub(crate) fn forget_removed(&mut self, newest: Position) -> bool {
+        let all_stored = self.assigned == self.last;
+        let is_over = self.removed && self.holds_nothing() && all_stored && self.last <= newest;
+        if is_over {
+            *self = TopicState {
+                changed: self.changed.clone(),
+                readers: self.readers,
+                ..TopicState::default()
+            };
+        }
+        is_over
+    }
+
+    /// Its positions begin anew.
+    pub(crate) fn begin_anew(&mut self) {
+        self.removed = false;
+        self.assigned = Position::ZERO;
+        self.last = Position::ZERO;
+        self.boundary = Position::ZERO;
     }
 
     /// Whether it is a topic for others to see.

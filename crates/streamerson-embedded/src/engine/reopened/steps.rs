@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use streamerson_core::retention::Retention;
 use streamerson_core::time::unix_ms;
-use streamerson_core::{Append, Once, Position, Receipt, Settlement, Start};
+use streamerson_core::{Append, Message, Once, Position, Receipt, Settlement, Start};
 use tempfile::TempDir;
 
 use super::{GroupKey, Trim, Want, message, name, options, topic};
 use crate::Options;
-use crate::engine::{Direction, Engine};
+use crate::engine::{Body, Direction, Engine, NewEntry};
 
 /// Rounds of an ordinary run.
 const ROUNDS: u64 = 40;
@@ -24,9 +24,6 @@ const STEPS: usize = 80;
 const HOUR: Duration = Duration::from_secs(3600);
 
 const END: Position = Position::new(u64::MAX, u64::MAX);
-
-/// Nothing stands before it.
-const FIRST: Position = Position::new(0, 1);
 
 /// What is to survive, of every topic.
 type Known = BTreeMap<String, String>;
@@ -51,7 +48,7 @@ fn known(engine: &Engine) -> Known {
         let gone = gone.map(|(name, gone)| (name, topic.next_after(gone.settled), gone.lost));
         let gone = gone.filter(|(_, next, lost)| *lost || *next != topic.first());
         let all = format!(
-            "entries {:?} groups {:?} keys {:?} effects {:?} gone {:?} partitions {} scheduled {} epoch {} boundary {}",
+            "entries {:?} groups {:?} keys {:?} effects {:?} gone {:?} partitions {} scheduled {} epoch {}",
             topic.positions(Position::ZERO, END),
             groups.collect::<Vec<_>>(),
             keys.collect::<Vec<_>>(),
@@ -60,7 +57,6 @@ fn known(engine: &Engine) -> Known {
             topic.partitions,
             topic.scheduled,
             topic.leases.epoch(),
-            topic.boundary.max(FIRST),
         );
         (name.to_string(), all)
     });
@@ -124,7 +120,7 @@ impl Round {
     }
 
     async fn step(&mut self) {
-        let (step, key) = (self.random.below(24), self.key());
+        let (step, key) = (self.random.below(25), self.key());
         let (to, start) = (
             key.topic.as_str(),
             self.random.one(&[Start::Earliest, Start::Latest]),
@@ -183,6 +179,15 @@ impl Round {
                         .await,
                 ),
             },
+            // Where its writer wants it, which is refused unless the topic is new.
+            23 => {
+                let entry = NewEntry {
+                    topic: key.topic.clone(),
+                    body: Body::Message(Message::new("test", "first")),
+                    position: Some(Position::new(1 + self.random.below(9) as u64, 0)),
+                };
+                drop(self.engine.append([entry]).await);
+            }
             _ => self.reopen(),
         }
     }
