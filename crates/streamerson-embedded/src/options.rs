@@ -24,7 +24,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Classes `os` and `disk`: memory for bodies of messages; others are read back from the log.
     pub cache_bytes: usize,
-    /// Class `memory`: memory for messages; appends beyond are refused.
+    /// Class `memory`: memory for messages; appends beyond are refused. Outputs of settlements may take as much again, so that
+    /// what fills it can be worked off.
     pub memory_bytes: usize,
 }
 

@@ -118,7 +118,9 @@ pub(crate) fn record(state: &mut State, change: &Change, moment: Moment) -> Resu
 /// Whether there is room for the topic that `change` may begin.
 fn admit(state: &mut State, change: &Change) -> Result<()> {
     match change {
-        Change::CreateGroup(key, _) | Change::JoinGroup { key, .. } => state.admit(&key.topic),
+        Change::CreateGroup(key, _)
+        | Change::JoinGroup { key, .. }
+        | Change::BeginOrSeek { key, .. } => state.admit(&key.topic),
         Change::Divide(topic, _) | Change::Acquire { topic, .. } => state.admit(topic),
         _ => Ok(()),
     }

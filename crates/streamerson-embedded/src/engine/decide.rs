@@ -110,10 +110,10 @@ fn append(state: &mut State, entry: &mut Pending, unix_ms: u64) {
     }
 }
 
-/// Places all outputs, or none. They need room as appends do.
+/// Places all outputs, or none.
 fn place_all(state: &mut State, outputs: &mut [Pending], unix_ms: u64) -> Result<()> {
     if !outputs.is_empty() {
-        state.check_memory(outputs.iter().map(Pending::bound).sum())?;
+        state.check_memory_of_outputs(outputs.iter().map(Pending::bound).sum())?;
     }
     for at in 0..outputs.len() {
         let (before, rest) = outputs.split_at_mut(at);

@@ -207,8 +207,20 @@ impl State {
 
     /// Whether an append of `bytes` would exceed the memory, where memory is all there is.
     pub(crate) fn check_memory(&self, bytes: usize) -> Result<()> {
+        self.check_room(bytes, 1)
+    }
+
+    /// The same of outputs. They have as much again: were they refused where appends are, what fills the memory could not be
+    /// worked off, and nothing would ever free it.
+    pub(crate) fn check_memory_of_outputs(&self, bytes: usize) -> Result<()> {
+        self.check_room(bytes, 2)
+    }
+
+    fn check_room(&self, bytes: usize, times: usize) -> Result<()> {
         match self.limit {
-            Limit::Store(limit) if self.memory.saturating_add(bytes) > limit => {
+            Limit::Store(limit)
+                if self.memory.saturating_add(bytes) > limit.saturating_mul(times) =>
+            {
                 Err(Error::unavailable(
                     "memory-full",
                     format!(
