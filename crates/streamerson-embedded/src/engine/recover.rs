@@ -426,8 +426,8 @@ impl<'a> Replay<'a> {
             return Ok(());
         }
         let state = self.state.topic_or_new(topic);
-        if state.removed && *position < state.boundary {
-            // It was forgotten before this was written: else this position would have been refused.
+        if *position < state.boundary {
+            // The topic had been forgotten when this was written: else this position would have been refused.
             state.begin_anew();
         }
         if *position >= state.boundary {

@@ -249,6 +249,35 @@ async fn a_removed_topic_is_forgotten_with_the_last_segment_that_has_something_o
     }
 }
 
+/// What waits for its time makes it a topic again, but no positions.
+#[tokio::test]
+async fn a_topic_that_was_forgotten_begins_again_with_what_waits_for_its_time() {
+    let orders = topic("orders");
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    send(&engine, message("orders", "old")).await;
+    assert!(engine.remove_topic(&orders).await.unwrap());
+    // The checkpoint of the second segment still tells of it.
+    roll(&engine).await;
+    let state = engine.inner.shared.state.lock();
+    assert!(state.topic(&orders).unwrap().is_vacant());
+    drop(state);
+    send(&engine, message("orders", "later").due_at(u64::MAX / 2)).await;
+    let chosen = NewEntry {
+        topic: orders,
+        body: Body::Message(Message::new("test", "new")),
+        position: Some(Position::new(1, 1)),
+    };
+    engine.append([chosen]).await.remove(0).unwrap();
+    drop(engine);
+
+    let engine = open(dir.path());
+
+    assert_eq!(held(&engine, "orders").await, ["new"]);
+    let state = engine.inner.shared.state.lock();
+    assert_eq!(state.topic(&topic("orders")).unwrap().scheduled, 1);
+}
+
 /// What says that they were taken out may be gone by then.
 #[tokio::test]
 async fn what_was_taken_out_does_not_come_back_with_a_file_that_stayed() {

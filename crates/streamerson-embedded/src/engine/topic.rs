@@ -145,6 +145,7 @@ impl TopicState {
         self.assigned = Position::ZERO;
         self.last = Position::ZERO;
         self.boundary = Position::ZERO;
+        self.removed_groups.clear();
     }
 
     /// Whether it is a topic for others to see.
