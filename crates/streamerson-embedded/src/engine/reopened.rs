@@ -259,9 +259,10 @@ async fn a_topic_that_was_forgotten_begins_again_with_what_waits_for_its_time() 
     assert!(engine.remove_topic(&orders).await.unwrap());
     // The checkpoint of the second segment still tells of it.
     roll(&engine).await;
-    let state = engine.inner.shared.state.lock();
-    assert!(state.topic(&orders).unwrap().is_vacant());
-    drop(state);
+    {
+        let state = engine.inner.shared.state.lock();
+        assert!(state.topic(&orders).unwrap().is_vacant());
+    }
     send(&engine, message("orders", "later").due_at(u64::MAX / 2)).await;
     let chosen = NewEntry {
         topic: orders,
