@@ -43,6 +43,8 @@ mod room;
 mod shared;
 mod state;
 mod terms;
+#[cfg(test)]
+mod testing;
 mod timer;
 mod topic;
 

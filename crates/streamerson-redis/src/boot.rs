@@ -126,8 +126,8 @@ impl Facts {
         match self.told("streamerson_namespace") {
             Some(theirs) if theirs != namespace.as_str() => {
                 let detail = format!(
-                    "{target} serves the namespace {theirs}, not {namespace}: name that one, with `connect_in` in a \
-                     program, `--namespace` in a command, `namespace` in a configuration"
+                    "{target} serves the namespace {theirs}, not {namespace}; {}",
+                    error::ONE_NAMESPACE
                 );
                 Err(Error::invalid("wrong-namespace", detail))
             }

@@ -23,6 +23,9 @@ struct Rule {
     remedy: &'static str,
 }
 
+/// What to do about `wrong-namespace`.
+pub(crate) const ONE_NAMESPACE: &str = "this broker serves one namespace: name that one, with `connect_in` in a program, `--namespace` in a command, `namespace` in a configuration";
+
 const fn rule(
     begins: &'static str,
     kind: ErrorKind,
@@ -187,12 +190,7 @@ const RULES: &[Rule] = &[
         NO_CLUSTER,
     ),
     // Of the port of the embedded broker, which serves one namespace.
-    rule(
-        "ERR key '",
-        Invalid,
-        "wrong-namespace",
-        "this broker serves one namespace: name that one, with `connect_in` in a program, `--namespace` in a command, `namespace` in a configuration",
-    ),
+    rule("ERR key '", Invalid, "wrong-namespace", ONE_NAMESPACE),
     rule(
         "ERR unknown command",
         Invalid,

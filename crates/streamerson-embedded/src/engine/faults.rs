@@ -18,7 +18,8 @@ use streamerson_core::{
 };
 use tempfile::TempDir;
 
-use super::{Body, Direction, Engine, GroupKey, NewEntry, Trim, Want};
+use super::testing::held;
+use super::{Body, Engine, GroupKey, NewEntry, Trim, Want};
 use crate::Options;
 use crate::log::files::{Files, System};
 use crate::member::EmbeddedMember;
@@ -133,18 +134,6 @@ async fn append(engine: &Engine, to: &str, data: &str) -> Result<Position> {
         position: None,
     };
     engine.append(vec![entry]).await.remove(0)
-}
-
-async fn held(engine: &Engine, of: &str) -> Vec<String> {
-    let last = Position::new(u64::MAX, u64::MAX);
-    let of = topic(of);
-    let range = engine.range(&of, Position::ZERO, last, 10_000, Direction::Forward);
-    let bodies = range.await.unwrap().into_iter().map(|(_, body)| body);
-    let texts = bodies.map(|body| {
-        let data = body.into_message().unwrap().data;
-        String::from_utf8(data.to_vec()).unwrap()
-    });
-    texts.collect()
 }
 
 async fn settle(engine: &Engine, position: Position, output: &'static str) -> Result<()> {

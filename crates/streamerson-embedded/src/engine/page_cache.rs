@@ -14,7 +14,8 @@ use streamerson_core::time::unix_ms;
 use streamerson_core::{Append, Durability, ErrorKind, Message, Once, Position, Result, Topic};
 use tempfile::TempDir;
 
-use super::{Direction, Engine, Trim};
+use super::testing::held;
+use super::{Engine, Trim};
 use crate::Options;
 use crate::log::files::{Files, System};
 
@@ -167,17 +168,6 @@ fn keyed(data: &str) -> Append {
 
 async fn send(engine: &Engine, append: Append) -> Result<Position> {
     engine.append_messages(vec![append]).await.remove(0)
-}
-
-async fn held(engine: &Engine, of: &str) -> Vec<String> {
-    let (of, last) = (topic(of), Position::new(u64::MAX, u64::MAX));
-    let range = engine.range(&of, Position::ZERO, last, 1000, Direction::Forward);
-    let bodies = range.await.unwrap().into_iter().map(|(_, body)| body);
-    let texts = bodies.map(|body| {
-        let data = body.into_message().unwrap().data;
-        String::from_utf8(data.to_vec()).unwrap()
-    });
-    texts.collect()
 }
 
 #[tokio::test]

@@ -9,7 +9,8 @@ use streamerson_core::{
     Append, Durability, Message, Name, Position, Receipt, Settlement, Start, Topic,
 };
 
-use super::{Body, Direction, Engine, GroupKey, NewEntry, Trim, Want};
+use super::testing::held;
+use super::{Body, Engine, GroupKey, NewEntry, Trim, Want};
 use crate::Options;
 
 /// A message of this size does not fit into a segment with another.
@@ -69,18 +70,6 @@ async fn roll_and_trim(engine: &Engine) {
 /// The file of a segment.
 fn segment(dir: &Path, number: u64) -> std::path::PathBuf {
     dir.join(format!("{number:020}.log"))
-}
-
-async fn held(engine: &Engine, of: &str) -> Vec<String> {
-    let last = Position::new(u64::MAX, u64::MAX);
-    let of = topic(of);
-    let range = engine.range(&of, Position::ZERO, last, 10_000, Direction::Forward);
-    let bodies = range.await.unwrap().into_iter().map(|(_, body)| body);
-    let texts = bodies.map(|body| {
-        let data = body.into_message().unwrap().data;
-        String::from_utf8(data.to_vec()).unwrap()
-    });
-    texts.collect()
 }
 
 /// Entries of an inbox do not count for their segment: nor do they when they go.
